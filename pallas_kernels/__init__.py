@@ -1,0 +1,6 @@
+"""Kernels for codecs: each folder holds an op, its reference and its platform's bodies.
+
+This package imports nothing of jaxcodec and is useful alone.
+"""
+
+from pallas_kernels.nearest_code import nearest_code as nearest_code

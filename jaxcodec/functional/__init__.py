@@ -1,0 +1,23 @@
+"""The arithmetic of codecs as pure functions over arrays; no Flax."""
+
+from jaxcodec.functional.conv import (
+  PadMode as PadMode,
+  causal_conv as causal_conv,
+  causal_conv_transpose as causal_conv_transpose,
+  conv as conv,
+  conv_transpose as conv_transpose,
+  pad as pad,
+  same_conv as same_conv,
+)
+from jaxcodec.functional.quantize import (
+  CodeStatistics as CodeStatistics,
+  EmaState as EmaState,
+  ema_update as ema_update,
+  residual_decode as residual_decode,
+  residual_encode as residual_encode,
+  residual_statistics as residual_statistics,
+  restart_dead_codes as restart_dead_codes,
+  straight_through as straight_through,
+)
+from jaxcodec.functional.recurrent import lstm as lstm
+from jaxcodec.functional.segments import overlap_add as overlap_add

@@ -1,0 +1,25 @@
+"""What a bottleneck returns in training."""
+
+from typing import NamedTuple
+
+import jax
+
+from jaxcodec.functional import CodeStatistics
+
+
+class Quantized(NamedTuple):
+  """A bottleneck's output.
+
+  Attributes:
+    z: quantized latents, with the gradient that the bottleneck defines.
+    codes: int32, codebooks last; -1 where a stage was dropped.
+    loss: what pulls the encoder to the codebooks, unweighted.
+    metrics: scalars to log.
+    statistics: what the train step needs to move the codebooks.
+  """
+
+  z: jax.Array
+  codes: jax.Array
+  loss: jax.Array
+  metrics: dict[str, jax.Array]
+  statistics: CodeStatistics

@@ -1,0 +1,30 @@
+"""SEANet encoder: sound to latents by strided convolutions.
+
+Source: EnCodec, https://arxiv.org/abs/2210.13438, section 3.1; modules/seanet.py of its code.
+"""
+
+import flax.linen as nn
+
+from jaxcodec.layers.seanet import Chain, ResidualBlock, SEANetConfig
+
+
+class SEANetEncoder(nn.Module):
+  """[B, T, channels] -> ([B, ceil(T / hop_length), dimension], state)."""
+
+  config: SEANetConfig
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True):
+    config, width = self.config, self.config.num_filters
+    run = Chain(state, final)
+    x = run(config.conv(width, config.kernel_size, "conv_in"), x)
+    for i, stride in enumerate(config.strides):
+      for j in range(config.num_residual_layers):
+        block = ResidualBlock(config, config.dilation_base**j, name=f"residual_{i}_{j}")
+        x = run(block, x)
+      width *= 2
+      x = run(config.conv(width, 2 * stride, f"down_{i}", stride=stride), nn.elu(x))
+    if config.num_lstm_layers:
+      x = run(config.lstm("lstm"), x)
+    x = run(config.conv(config.dimension, config.last_kernel_size, "conv_out"), nn.elu(x))
+    return x, run.after

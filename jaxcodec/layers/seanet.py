@@ -1,0 +1,94 @@
+"""What the SEANet encoder and decoder share: their configuration and their residual block."""
+
+import dataclasses
+
+import flax.linen as nn
+
+from jaxcodec import functional as F
+from jaxcodec.layers.conv import Conv1d, ConvTranspose1d, Norm
+from jaxcodec.layers.recurrent import LSTM
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SEANetConfig:
+  """Shape of a SEANet encoder and of the decoder that mirrors it.
+
+  Attributes:
+    channels: of the signal.
+    num_filters: channels at the signal's rate; they double with every stride.
+    strides: of the encoder, first to last; their product is the hop length.
+    dimension: features of a latent.
+    kernel_size, last_kernel_size, residual_kernel_size: taps.
+    num_residual_layers: residual blocks per stride, with dilations dilation_base ** 0, 1, ...
+    compress: a residual block's inner width is its width divided by this.
+    num_lstm_layers: 0 for none.
+    causal, pad_mode, norm: see `Conv1d`.
+    conv_shortcut: whether a residual block's skip is a 1x1 convolution, or the identity.
+  """
+
+  channels: int = 1
+  num_filters: int = 32
+  strides: tuple[int, ...] = (2, 4, 5, 8)
+  dimension: int = 128
+  kernel_size: int = 7
+  last_kernel_size: int = 7
+  residual_kernel_size: int = 3
+  num_residual_layers: int = 1
+  dilation_base: int = 2
+  compress: int = 2
+  num_lstm_layers: int = 2
+  causal: bool = True
+  pad_mode: F.PadMode = "reflect"
+  norm: Norm = None
+  conv_shortcut: bool = True
+
+  def conv(self, features: int, kernel_size: int, name: str, **window: int) -> Conv1d:
+    """A convolution with this configuration's padding and norm."""
+    return Conv1d(
+      features,
+      kernel_size,
+      causal=self.causal,
+      pad_mode=self.pad_mode,
+      norm=self.norm,
+      name=name,
+      **window,
+    )
+
+  def conv_transpose(self, features: int, stride: int, name: str) -> ConvTranspose1d:
+    """An upsampling by `stride` with this configuration's norm."""
+    return ConvTranspose1d(features, 2 * stride, stride, self.causal, self.norm, name=name)
+
+  def lstm(self, name: str) -> LSTM:
+    return LSTM(self.num_lstm_layers, name=name)
+
+
+class Chain:
+  """Runs layers one after another and gathers their states under their names."""
+
+  def __init__(self, state, final: bool):
+    self.before, self.after, self.final = state, {}, final
+
+  def __call__(self, layer, x):
+    before = None if self.before is None else self.before[layer.name]
+    y, self.after[layer.name] = layer(x, before, self.final)
+    return y
+
+
+class ResidualBlock(nn.Module):
+  """x -> shortcut(x) + conv1(elu(conv3(elu(x)))), the inner convolution dilated."""
+
+  config: SEANetConfig
+  dilation: int
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True):
+    config, width = self.config, x.shape[-1]
+    run = Chain(state, final)
+    inner = config.conv(
+      width // config.compress, config.residual_kernel_size, "conv_0", dilation=self.dilation
+    )
+    y = run(inner, nn.elu(x))
+    y = run(config.conv(width, 1, "conv_1"), nn.elu(y))
+    if config.conv_shortcut:
+      x = run(config.conv(width, 1, "shortcut"), x)
+    return x + y, run.after
