@@ -8,6 +8,7 @@ estimate have the same shape. Every function returns one Python float and raises
 shapes that differ, for no samples at all, and for values that are not finite.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -221,7 +222,7 @@ def _third_octaves(wave: Floats) -> Floats:
   power = np.abs(np.fft.rfft(_stoi_frames(wave), STOI_FFT)) ** 2
   edges = STOI_LOWEST * 2 ** ((2 * np.arange(STOI_BANDS + 1) - 1) / 6)
   bins = np.rint(edges * STOI_FFT / STOI_RATE).astype(int)
-  totals = [power[:, low:high].sum(axis=1) for low, high in zip(bins, bins[1:], strict=False)]
+  totals = [power[:, low:high].sum(axis=1) for low, high in itertools.pairwise(bins)]
   return np.sqrt(np.stack(totals, axis=1))
 
 
