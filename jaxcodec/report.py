@@ -79,19 +79,22 @@ def spectrogram_png(
   Raises:
     ValueError: if there is no signal, or one without samples.
   """
+  from matplotlib import colormaps
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
   if not waves:
     raise ValueError("no signals to draw")
   ink = "#7b818a"  # On a transparent ground this reads on white and on near-black.
+  # Steps of 1.25 dB: invisible, and half the bytes of a picture that noise makes hard to pack.
+  colours = colormaps["magma"].resampled(64)
   spectra = {title: _spectrogram(wave, sample_rate) for title, wave in waves.items()}
   loudest = max(next(iter(spectra.values())).max(), 1e-5)
   seconds = max(len(np.asarray(wave)) for wave in waves.values()) / sample_rate
 
   # The sizes of text and margins are absolute, so the height follows the number of panels.
   height = 0.55 + 1.95 * len(spectra)
-  figure = Figure(figsize=(12, height), dpi=100, layout="constrained")
+  figure = Figure(figsize=(12, height), dpi=100, layout="constrained", facecolor="none")
   canvas = FigureCanvasAgg(figure)
   panels = figure.subplots(len(spectra), 1, sharex=True, squeeze=False)[:, 0]
   for panel, (title, spectrum) in zip(panels, spectra.items(), strict=True):
@@ -100,10 +103,11 @@ def spectrogram_png(
       origin="lower",
       aspect="auto",
       extent=(0, len(np.asarray(waves[title])) / sample_rate, 0, sample_rate / 2000),
-      cmap="magma",
+      cmap=colours,
       vmin=-80,
       vmax=0,
       interpolation="antialiased",
+      interpolation_stage="data",
     )
     # Dollar signs in a title are not mathematics.
     panel.set_title(title, loc="left", fontsize=13, color=ink, parse_math=False)
@@ -113,7 +117,7 @@ def spectrogram_png(
     panel.set_xlim(0, seconds)
   panels[-1].set_xlabel("s", fontsize=12, color=ink)
   bar = figure.colorbar(picture, ax=list(panels), pad=0.012, fraction=0.03, aspect=12 * len(panels))
-  bar.set_label("dB below the loudest", fontsize=12, color=ink)
+  bar.set_label("dB, 0: loudest of the original", fontsize=12, color=ink)
   bar.set_ticks([0, -20, -40, -60, -80])
   bar.ax.tick_params(labelsize=11, color=ink, labelcolor=ink)
   bar.outline.set_visible(False)
@@ -237,7 +241,7 @@ def _data_url(kind: str, data: bytes) -> str:
 def _table_body(sample: Sample, results: Sequence[Result]) -> str:
   lines = [f'<tbody><tr><th scope="rowgroup" colspan="6">{html.escape(sample.name)}</th></tr>']
   for result in results:
-    cells = "".join(f"<td>{cell}</td>" for cell in _figures(result, missing="–"))
+    cells = "".join(f"<td>{cell}</td>" for cell in _figures(result, missing="&ndash;"))
     lines.append(f'<tr><th scope="row">{html.escape(result.label)}</th>{cells}</tr>')
   return "\n".join(lines) + "</tbody>"
 
@@ -248,7 +252,7 @@ def _section(sample: Sample, results: Sequence[Result]) -> str:
   pcm_kbps = 16 * samples.shape[1] * sample.sample_rate / 1000
   players = [_player(sample, "original", f"{pcm_kbps:,.0f} kbps, 16-bit PCM", sample.wave)]
   for result in results:
-    kbps, size, *_ = _figures(result, missing="–")
+    kbps, size, *_ = _figures(result, missing="&ndash;")
     players.append(_player(sample, result.label, f"{kbps} kbps, {size} bytes", result.wave))
   labels = ", ".join(["the original", *(result.label for result in results)])
   picture = _data_url("image/png", pathlib.Path(sample.spectrogram).read_bytes())
@@ -277,7 +281,9 @@ _SECTION = string.Template("""\
 <ul class="players">
 $players
 </ul>
+<div class="scroll" role="region" aria-label="Spectrograms of $name" tabindex="0">
 <img src="$picture" alt="$alt">
+</div>
 </section>""")
 
 # The policy in the head makes browsers refuse every request: the file is all there is.
@@ -304,7 +310,8 @@ h1 { font-size: clamp(1.6rem, 5vw, 2.2rem); line-height: 1.2; letter-spacing: -.
 h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; overflow-wrap: anywhere; }
 p { max-width: 42rem; margin: 0 0 .75rem; white-space: pre-line; overflow-wrap: anywhere; }
 small { color: var(--faint); font-size: .85rem; font-weight: 400; }
-.scroll { overflow-x: auto; margin-top: 2rem; }
+.scroll { overflow-x: auto; }
+header + main > .scroll { margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faint); font-size: .85rem; padding-bottom: .5rem; }
 th, td { padding: .35rem 0 .35rem 1rem; text-align: right; white-space: nowrap; }
@@ -313,12 +320,12 @@ thead th, thead th:first-child { color: var(--faint); font-size: .85rem; font-we
 tbody tr { border-top: 1px solid var(--line); }
 tbody th[scope=rowgroup] { font-weight: 600; padding-top: 1.1rem; }
 .players { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 14.5rem), 1fr)); }
 .players li { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
   padding: .7rem .8rem .8rem; }
 .players small { display: block; }
 audio { display: block; width: 100%; height: 2.5rem; margin-top: .5rem; }
-img { display: block; width: 100%; height: auto; }
+img { display: block; width: 100%; min-width: 44rem; height: auto; }
 </style>
 </head>
 <body>
