@@ -117,7 +117,7 @@ def spectrogram_png(
     panel.set_xlim(0, seconds)
   panels[-1].set_xlabel("s", fontsize=12, color=ink)
   bar = figure.colorbar(picture, ax=list(panels), pad=0.012, fraction=0.03, aspect=12 * len(panels))
-  bar.set_label("dB, 0: loudest of the original", fontsize=12, color=ink)
+  bar.set_label("dB", fontsize=12, color=ink)
   bar.set_ticks([0, -20, -40, -60, -80])
   bar.ax.tick_params(labelsize=11, color=ink, labelcolor=ink)
   bar.outline.set_visible(False)
@@ -133,8 +133,8 @@ def html_page(
 ) -> None:
   """Writes one HTML file that needs no other: table, players and spectrograms.
 
-  Sounds go in as 16-bit WAV. Starting one player of a sample stops the others and goes on from
-  where they were, so that rates can be compared on the same word.
+  Sounds go in as 16-bit WAV. Starting a player stops the others, and goes on from where another
+  of the same sample was, so that rates can be compared on the same word.
 
   Args:
     path: the file to write.
@@ -319,6 +319,7 @@ th:first-child { text-align: left; padding-left: 0; font-weight: 400; white-spac
 thead th, thead th:first-child { color: var(--faint); font-size: .85rem; font-weight: 400; }
 tbody tr { border-top: 1px solid var(--line); }
 tbody th[scope=rowgroup] { font-weight: 600; padding-top: 1.1rem; }
+.hint { margin: 2.5rem 0 -1.5rem; max-width: none; white-space: normal; }
 .players { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: .75rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 14.5rem), 1fr)); }
 .players li { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
@@ -343,19 +344,21 @@ distortion in dB, higher is closer. Speed: coding and decoding against real time
 $table
 </table>
 </div>
+<p class="hint"><small>To compare, start one player and then another of the same sample: it goes \
+on from where the first one was.</small></p>
 $sections
 </main>
 <script>
-for (const group of document.querySelectorAll(".players")) {
-  const players = [...group.querySelectorAll("audio")];
-  for (const player of players) {
-    player.addEventListener("play", () => {
-      const other = players.find((p) => p !== player && !p.paused);
-      if (!other) return;
+const players = [...document.querySelectorAll("audio")];
+const list = (player) => player.closest(".players");
+for (const player of players) {
+  player.addEventListener("play", () => {
+    for (const other of players) {
+      if (other === player || other.paused) continue;
       other.pause();
-      player.currentTime = other.currentTime;
-    });
-  }
+      if (list(other) === list(player)) player.currentTime = other.currentTime;
+    }
+  });
 }
 </script>
 </body>

@@ -3,6 +3,8 @@ import html.parser
 import io
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -181,3 +183,8 @@ def test_table_is_plain_text_in_a_pipe(capsys):
   assert "x" * 100 in second
   assert second.split()[-3] == "-"
   assert head.isascii()
+
+
+def test_matplotlib_is_loaded_only_to_draw():
+  code = "import sys, jaxcodec.report; sys.exit('matplotlib' in sys.modules)"
+  subprocess.run([sys.executable, "-c", code], check=True)
