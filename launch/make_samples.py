@@ -1,8 +1,8 @@
 """Makes the three sounds in jaxcodec/assets/samples, for demonstrations and for listening.
 
 Command: python launch/make_samples.py --out jaxcodec/assets/samples
-Needs `flite` (apt-get install flite) with its voices slt and rms, which may be used without
-restriction (Carnegie Mellon's notice in flite asks only to be kept with the program).
+Needs `flite` (apt-get install flite) with its voices slt and rms, which Carnegie Mellon lets
+anyone use without restriction; the conditions of that licence concern copies of the program.
 
 voice_a and voice_b: sentences of our own, spoken by flite at 16 kHz; then the sound of a small
 room (decaying noise 20 dB below the voice) and pink noise 45 dB below it, because a synthetic
