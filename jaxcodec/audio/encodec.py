@@ -127,7 +127,9 @@ class Encodec(nn.Module):
     if self.segment_length is None:
       return self.decode_chunk(codes, None)[0]
     if not self.normalize:
-      codes = ScaledCodes(codes, jnp.ones((codes.shape[0], -(-codes.shape[1] // self.segment_frames))))
+      codes = ScaledCodes(
+        codes, jnp.ones((codes.shape[0], -(-codes.shape[1] // self.segment_frames)))
+      )
     codes, scales = codes
     batch, frames, stages = codes.shape
     count = scales.shape[1]
@@ -153,7 +155,9 @@ class Encodec(nn.Module):
 
   def decode_chunk(self, codes, state):
     """The next part of the codes: `([B, F * hop_length, C], state)`."""
-    return self.decoder(self.quantizer.decode(codes), state, final=not self.streams or state is None)
+    return self.decoder(
+      self.quantizer.decode(codes), state, final=not self.streams or state is None
+    )
 
   def _encode_segments(self, x, num_codebooks: int) -> ScaledCodes:
     """[B, S, N, C] -> codes [B, S, F, Q] and scales [B, S]."""

@@ -1,0 +1,67 @@
+"""Reading a directory's config.json and model.safetensors, with errors that name what is wrong."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from jaxcodec.errors import CodecError
+
+
+def read_config(directory: pathlib.Path) -> dict[str, Any]:
+  """The JSON object in `config.json`."""
+  path = directory / "config.json"
+  try:
+    config = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise CodecError(f"{directory} holds no config.json") from None
+  except (OSError, ValueError) as error:
+    raise CodecError(f"{path} cannot be read: {error}") from None
+  if not isinstance(config, dict):
+    raise CodecError(f"{path} is not a JSON object")
+  return config
+
+
+class Tensors:
+  """The arrays of a safetensors file, each to be taken once by name and shape."""
+
+  def __init__(self, directory: pathlib.Path):
+    self.path = directory / "model.safetensors"
+    if not self.path.is_file():
+      other = next((p.name for p in directory.glob("*.bin")), None)
+      hint = f" ({other} is a pickle, which is not read)" if other else ""
+      raise CodecError(f"{directory} holds no model.safetensors{hint}")
+    try:
+      self._file = safetensors.safe_open(self.path, framework="numpy")
+    except (OSError, safetensors.SafetensorError) as error:
+      raise CodecError(f"{self.path} is not a safetensors file: {error}") from None
+    self._left = set(self._file.keys())
+
+  def __contains__(self, name: str) -> bool:
+    return name in self._left
+
+  def take(self, name: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
+    """The array `name`; CodecError if it is missing or of another shape."""
+    if name not in self._left:
+      raise CodecError(f"{self.path} lacks the weight {name}")
+    found = tuple(self._file.get_slice(name).get_shape())
+    if found != tuple(shape):
+      raise CodecError(f"weight {name} in {self.path} has shape {found}, {tuple(shape)} needed")
+    self._left.discard(name)
+    array = self._file.get_tensor(name).astype(dtype)
+    if not np.isfinite(array).all():
+      raise CodecError(f"weight {name} in {self.path} is not finite")
+    return array
+
+  def ignore(self, name: str) -> None:
+    """Passes over an array that is known and not needed."""
+    self._left.discard(name)
+
+  def finish(self) -> None:
+    """CodecError if an array was not taken."""
+    if self._left:
+      name = min(self._left)
+      more = f" and {len(self._left) - 1} more" if len(self._left) > 1 else ""
+      raise CodecError(f"{self.path} has a weight that this codec does not: {name}{more}")

@@ -1,0 +1,251 @@
+"""Reads EnCodec checkpoints in the Hugging Face layout (`transformers.EncodecModel`)."""
+
+import math
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcodec.audio.encodec import Encodec
+from jaxcodec.codec import Codec
+from jaxcodec.errors import CodecError
+from jaxcodec.hub.checkpoint import Tensors, read_config
+from jaxcodec.layers.seanet import SEANetConfig
+
+# What `transformers.EncodecConfig` takes for a key that config.json leaves out.
+_DEFAULTS = {
+  "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
+  "sampling_rate": 24_000,
+  "audio_channels": 1,
+  "normalize": False,
+  "chunk_length_s": None,
+  "overlap": None,
+  "hidden_size": 128,
+  "num_filters": 32,
+  "num_residual_layers": 1,
+  "upsampling_ratios": [8, 5, 4, 2],
+  "norm_type": "weight_norm",
+  "kernel_size": 7,
+  "last_kernel_size": 7,
+  "residual_kernel_size": 3,
+  "dilation_growth_rate": 2,
+  "use_causal_conv": True,
+  "pad_mode": "reflect",
+  "compress": 2,
+  "num_lstm_layers": 2,
+  "trim_right_ratio": 1.0,
+  "codebook_size": 1024,
+  "codebook_dim": None,
+  "use_conv_shortcut": True,
+}
+
+
+def load_encodec(directory: pathlib.Path, name: str) -> Codec:
+  """A codec from `config.json` and `model.safetensors`, of either weight-norm parametrisation.
+
+  Raises:
+    CodecError: if a value of the configuration is not supported, or a weight is missing, extra or of
+      the wrong shape; the message names it.
+  """
+  module = read_module(read_config(directory))
+  tensors = Tensors(directory)
+  net = module.net
+  params = {
+    "encoder": _encoder(tensors, net),
+    "decoder": _decoder(tensors, net),
+    "quantizer": {"codebooks": _codebooks(tensors, module)},
+  }
+  tensors.finish()
+  prior = jnp.ones((module.num_codebooks, module.codebook_size), jnp.int32)
+  return Codec(module=module, params=params, prior=prior, name=name)
+
+
+def read_module(config: dict[str, Any]) -> Encodec:
+  """The module that a Hugging Face configuration describes."""
+  config = _DEFAULTS | {key: config[key] for key in _DEFAULTS if key in config}
+  for key, value in _DEFAULTS.items():
+    _check_type(key, config[key], value)
+  for key, supported in (
+    ("norm_type", ("weight_norm", "time_group_norm")),
+    ("pad_mode", ("reflect",)),
+    ("trim_right_ratio", (1.0,)),
+    ("codebook_dim", (None, config["hidden_size"])),
+    ("num_lstm_layers", (1, 2, 3, 4)),
+  ):
+    if config[key] not in supported:
+      raise CodecError(f"EnCodec configuration: {key} {config[key]!r} is not supported")
+  norm = "time_group" if config["norm_type"] == "time_group_norm" else None
+  if norm and config["use_causal_conv"]:
+    raise CodecError("EnCodec configuration: time_group_norm with causal convolutions")
+  if config["normalize"] and config["chunk_length_s"] is None:
+    raise CodecError("EnCodec configuration: normalize without chunk_length_s")
+  net = SEANetConfig(
+    channels=config["audio_channels"],
+    num_filters=config["num_filters"],
+    strides=tuple(reversed(config["upsampling_ratios"])),
+    dimension=config["hidden_size"],
+    kernel_size=config["kernel_size"],
+    last_kernel_size=config["last_kernel_size"],
+    residual_kernel_size=config["residual_kernel_size"],
+    num_residual_layers=config["num_residual_layers"],
+    dilation_base=config["dilation_growth_rate"],
+    compress=config["compress"],
+    num_lstm_layers=config["num_lstm_layers"],
+    causal=config["use_causal_conv"],
+    pad_mode="reflect",
+    norm=norm,
+    conv_shortcut=config["use_conv_shortcut"],
+  )
+  bitrates = tuple(sorted(round(1000 * kbps) for kbps in config["target_bandwidths"]))
+  rate = config["sampling_rate"]
+  frame_rate = math.ceil(rate / math.prod(net.strides))
+  per_codebook = math.ceil(math.log2(config["codebook_size"])) * frame_rate
+  num_codebooks = int(1000 * config["target_bandwidths"][-1] // per_codebook)
+  if num_codebooks < 1:
+    raise CodecError("EnCodec configuration: target_bandwidths pay for no codebook")
+  length = stride = None
+  if config["chunk_length_s"] is not None:
+    length = int(config["chunk_length_s"] * rate)
+    stride = max(1, int((1.0 - (config["overlap"] or 0.0)) * length))
+  return Encodec(
+    net=net,
+    sample_rate=rate,
+    num_codebooks=num_codebooks,
+    codebook_size=config["codebook_size"],
+    bitrates=bitrates,
+    segment_length=length,
+    segment_stride=stride,
+    normalize=config["normalize"],
+  )
+
+
+def _check_type(key: str, value, default) -> None:
+  numbers = (int, float)
+  if key in ("chunk_length_s", "overlap"):
+    good = value is None or (isinstance(value, numbers) and 0 <= value < 1e4)
+  elif key == "codebook_dim":
+    good = value is None or isinstance(value, int)
+  elif isinstance(default, list):
+    good = isinstance(value, list) and len(value) > 0
+    good = good and all(isinstance(v, numbers) and 0 < v < 1e4 for v in value)
+  elif isinstance(default, bool):
+    good = isinstance(value, bool)
+  elif isinstance(default, int):
+    good = isinstance(value, int) and 0 < value < 10**7
+  else:
+    good = isinstance(value, type(default))
+  if not good:
+    raise CodecError(f"EnCodec configuration: {key} cannot be {value!r}")
+
+
+def _encoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
+  layers = _Layers(tensors, "encoder", net)
+  width = net.num_filters
+  params = {"conv_in": layers.conv(net.channels, width, net.kernel_size)}
+  for i, stride in enumerate(net.strides):
+    for j in range(net.num_residual_layers):
+      params[f"residual_{i}_{j}"] = layers.residual(width)
+    layers.skip()
+    params[f"down_{i}"] = layers.conv(width, 2 * width, 2 * stride)
+    width *= 2
+  params["lstm"] = layers.lstm(width)
+  layers.skip()
+  params["conv_out"] = layers.conv(width, net.dimension, net.last_kernel_size)
+  return params
+
+
+def _decoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
+  layers = _Layers(tensors, "decoder", net)
+  width = net.num_filters * 2 ** len(net.strides)
+  params = {
+    "conv_in": layers.conv(net.dimension, width, net.kernel_size),
+    "lstm": layers.lstm(width),
+  }
+  for i, stride in enumerate(reversed(net.strides)):
+    layers.skip()
+    params[f"up_{i}"] = layers.conv_transpose(width, width // 2, 2 * stride)
+    width //= 2
+    for j in range(net.num_residual_layers):
+      params[f"residual_{i}_{j}"] = layers.residual(width)
+  layers.skip()
+  params["conv_out"] = layers.conv(width, net.channels, net.last_kernel_size)
+  return params
+
+
+def _codebooks(tensors: Tensors, module: Encodec):
+  shape = (module.codebook_size, module.net.dimension)
+  books = []
+  for i in range(module.num_codebooks):
+    prefix = f"quantizer.layers.{i}.codebook."
+    books.append(tensors.take(prefix + "embed", shape))
+    for training in ("embed_avg", "cluster_size", "inited"):
+      tensors.ignore(prefix + training)
+  return jnp.asarray(np.stack(books))
+
+
+class _Layers:
+  """Walks the numbered layers of one half; activations have numbers too."""
+
+  def __init__(self, tensors: Tensors, half: str, net: SEANetConfig):
+    self.tensors, self.half, self.net, self.index = tensors, half, net, 0
+
+  def skip(self) -> str:
+    prefix = f"{self.half}.layers.{self.index}."
+    self.index += 1
+    return prefix
+
+  def conv(self, features_in: int, features_out: int, width: int, prefix: str | None = None):
+    shape = (features_out, features_in, width)
+    return self._conv(prefix or self.skip(), shape, features_out, (2, 1, 0))
+
+  def conv_transpose(self, features_in: int, features_out: int, width: int):
+    return self._conv(self.skip(), (features_in, features_out, width), features_out, (2, 0, 1))
+
+  def residual(self, width: int) -> dict[str, Any]:
+    prefix, inner = self.skip(), width // self.net.compress
+    params = {
+      "conv_0": self.conv(width, inner, self.net.residual_kernel_size, prefix + "block.1."),
+      "conv_1": self.conv(inner, width, 1, prefix + "block.3."),
+    }
+    if self.net.conv_shortcut:
+      params["shortcut"] = self.conv(width, width, 1, prefix + "shortcut.")
+    return params
+
+  def lstm(self, width: int) -> dict[str, Any]:
+    prefix, params = self.skip() + "lstm.", {}
+    for i in range(self.net.num_lstm_layers):
+      for ours, theirs in (("input_kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
+        kernel = self.tensors.take(f"{prefix}{theirs}_l{i}", (4 * width, width))
+        params[f"{ours}_{i}"] = jnp.asarray(kernel.T)
+      biases = [self.tensors.take(f"{prefix}bias_{s}_l{i}", (4 * width,)) for s in ("ih", "hh")]
+      params[f"bias_{i}"] = jnp.asarray(biases[0] + biases[1])
+    return params
+
+  def _conv(self, prefix: str, shape: tuple[int, ...], features: int, axes) -> dict[str, Any]:
+    name = prefix + "conv."
+    if self.net.norm is None:
+      kernel = _fold_weight_norm(self.tensors, name, shape)
+    else:
+      kernel = self.tensors.take(name + "weight", shape)
+    params = {
+      "kernel": jnp.asarray(kernel.transpose(axes)),
+      "bias": jnp.asarray(self.tensors.take(name + "bias", (features,))),
+    }
+    if self.net.norm is not None:
+      scale = self.tensors.take(prefix + "norm.weight", (features,))
+      bias = self.tensors.take(prefix + "norm.bias", (features,))
+      params["norm"] = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
+    return params
+
+
+def _fold_weight_norm(tensors: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """g * v / |v|, a norm for each index of the first axis; both of PyTorch's namings."""
+  new = name + "parametrizations.weight.original"
+  g_name, v_name = (
+    (new + "0", new + "1") if new + "0" in tensors else (name + "weight_g", name + "weight_v")
+  )
+  g = tensors.take(g_name, (shape[0], 1, 1))
+  v = tensors.take(v_name, shape)
+  norm = np.sqrt(np.sum(v.astype(np.float64) ** 2, axis=(1, 2), keepdims=True))
+  return (g * v / np.maximum(norm, 1e-30)).astype(np.float32)

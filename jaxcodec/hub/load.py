@@ -1,0 +1,68 @@
+"""`load`: a codec by the name of a bundled one, by directory, or by Hugging Face repository."""
+
+import pathlib
+
+from jaxcodec.codec import Codec
+from jaxcodec.errors import CodecError
+from jaxcodec.hub import encodec, native
+from jaxcodec.hub.checkpoint import read_config
+
+_BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
+
+
+def bundled() -> tuple[str, ...]:
+  """Names of the codecs that come with the package."""
+  return tuple(sorted(path.name for path in _BUNDLED.iterdir() if path.is_dir()))
+
+
+def load(name_or_path: str | pathlib.Path) -> Codec:
+  """Loads a codec.
+
+  Args:
+    name_or_path: a bundled codec's name; a directory that `save` wrote or in the Hugging Face layout
+      (`config.json`, `model.safetensors`); or a repository there, such as "facebook/encodec_24khz".
+
+  Raises:
+    CodecError: if nothing of that name is found, or what is found is damaged or not supported.
+  """
+  name = str(name_or_path)
+  if name in bundled():
+    return native.load_native(_BUNDLED / name)
+  directory = pathlib.Path(name_or_path)
+  if directory.is_dir():
+    return _load_directory(directory, directory.resolve().name)
+  if isinstance(name_or_path, str) and _is_repository(name):
+    return _load_directory(_download(name), name)
+  names = ", ".join(bundled())
+  raise CodecError(f"no codec {name!r}: neither a directory nor bundled ({names})")
+
+
+def _load_directory(directory: pathlib.Path, name: str) -> Codec:
+  config = read_config(directory)
+  if native.is_native(config):
+    return native.load_native(directory)
+  if config.get("model_type") == "encodec":
+    return encodec.load_encodec(directory, name)
+  raise CodecError(
+    f"{directory} holds no codec known here: model_type {config.get('model_type')!r}"
+  )
+
+
+def _is_repository(name: str) -> bool:
+  parts = name.split("/")
+  return len(parts) == 2 and all(part and part.strip(".") for part in parts)
+
+
+def _download(name: str) -> pathlib.Path:
+  import huggingface_hub
+  from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+  files = ["config.json", "model.safetensors"]
+  try:
+    return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=files))
+  except LocalEntryNotFoundError:
+    raise CodecError(f"{name} is not in the local cache and the hub cannot be reached") from None
+  except HFValidationError as error:
+    raise CodecError(f"{name!r} is no repository name: {str(error).splitlines()[0]}") from None
+  except (HfHubHTTPError, OSError) as error:
+    raise CodecError(f"{name} cannot be fetched: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,82 @@
+"""Our own codec directories: `config.json` and `model.safetensors`."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
+
+from jaxcodec.audio.encodec import Encodec
+from jaxcodec.codec import Codec, module_config
+from jaxcodec.errors import CodecError
+from jaxcodec.hub.checkpoint import Tensors, read_config
+from jaxcodec.layers.seanet import SEANetConfig
+
+_FORMAT = "jaxcodec"
+_VERSION = 1
+
+
+def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float32) -> None:
+  """Writes a codec as `config.json` and `model.safetensors`, made anew if they are there.
+
+  Args:
+    directory: made if need be.
+    dtype: float type of the stored weights; float16 halves the file, and `load` gives float32 of it.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  config = {
+    "format": _FORMAT,
+    "version": _VERSION,
+    "name": codec.name,
+    "system": "encodec",
+    "module": module_config(codec.module),
+  }
+  flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
+  arrays = {k: np.ascontiguousarray(np.asarray(v, dtype)) for k, v in flat.items()}
+  arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
+  save_file(arrays, directory / "model.safetensors")
+  (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def is_native(config: dict[str, Any]) -> bool:
+  return config.get("format") == _FORMAT
+
+
+def load_native(directory: pathlib.Path) -> Codec:
+  """A codec that `save` wrote.
+
+  Raises:
+    CodecError: if the directory is damaged or was written by a newer version.
+  """
+  config = read_config(directory)
+  if config.get("version") != _VERSION:
+    raise CodecError(f"{directory} has version {config.get('version')}, this reader {_VERSION}")
+  try:
+    name, system, fields = str(config["name"]), config["system"], dict(config["module"])
+    if system != "encodec":
+      raise CodecError(f"{directory} holds a codec of an unknown system, {system!r}")
+    net = SEANetConfig(**_tuples(fields.pop("net")))
+    module = Encodec(net=net, **_tuples(fields))
+    example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
+  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
+  tensors = Tensors(directory)
+  flat = {
+    path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape))
+    for path, leaf in flatten_dict(shapes, sep="/").items()
+  }
+  prior = tensors.take("prior", (module.num_codebooks, module.codebook_size), np.int32)
+  tensors.finish()
+  params = unflatten_dict(flat, sep="/")
+  return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
