@@ -4,6 +4,7 @@ The functions here are what the library promises to keep; the packages below hol
 """
 
 from jaxcodec.audio.encodec import ScaledCodes as ScaledCodes
+from jaxcodec.bitstream import compress as compress, decompress as decompress
 from jaxcodec.codec import (
   Codec as Codec,
   StreamState as StreamState,

@@ -3,11 +3,12 @@
 Command: python -m launch.train_speech --data SPEECH_DIR --out DIR --minutes 90
 
 SPEECH_DIR holds `speech_train.tar`, a tar of clips at 16 kHz. One process, one device, no discriminator:
-a multi-scale log-mel distance and the absolute error of the wave. The run ends after `--minutes` of
-wall time, its learning rate falling with the time used, and leaves DIR/weights.safetensors.
+a multi-scale log-mel distance and the log of the wave's relative error. The run ends after `--minutes` of
+wall time, its learning rate falling with the time used, and leaves the codec in DIR/speech-16khz.
 """
 
 import argparse
+import dataclasses
 import functools
 import io
 import pathlib
@@ -18,17 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import soundfile
-from flax.traverse_util import flatten_dict, unflatten_dict
 from rich.progress import track
 from safetensors.numpy import load_file, save_file
 
+import jaxcodec
 from configs.speech_16khz import Config, get_config
 from jaxcodec import functional as F
+from jaxcodec.audio.encodec import Encodec
 from jaxcodec.bottlenecks import ResidualVQ
 from jaxcodec.decoders.seanet import SEANetDecoder
 from jaxcodec.encoders.seanet import SEANetEncoder
 from jaxcodec.functional import spectral
+
+NAME = "speech-16khz"
 
 
 def read_clips(path: pathlib.Path) -> np.ndarray:
@@ -69,7 +74,9 @@ def loss_fn(params, x, num_active, quantize, config: Config):
   z, _ = encoder.apply({"params": params["encoder"]}, x)
   quantized = bottleneck(config).apply({"params": params["quantizer"]}, z, num_active)
   y, _ = decoder.apply({"params": params["decoder"]}, jnp.where(quantize, quantized.z, z))
-  wave = jnp.abs(x - y).mean()
+  # The error of the wave relative to its energy, in nepers; without it phases are learnt late.
+  energy = jnp.mean(x**2, axis=(1, 2)) + 1e-5
+  wave = jnp.log(jnp.mean((x - y) ** 2, axis=(1, 2)) / energy + 0.01).mean()
   spectrum = spectral_loss(x[..., 0], y[..., 0])
   loss = spectrum + config.wave_weight * wave
   loss += config.commitment_weight * jnp.where(quantize, quantized.loss, 0.0)
@@ -92,6 +99,9 @@ def init_state(key, x, config: Config):
     "decoder": decoder["params"],
     "quantizer": quantizer["params"],
   }
+  # Speech has a root mean square near 0.05; inside, the networks should see numbers near 1.
+  params["encoder"]["conv_in"]["kernel"] *= 10
+  params["decoder"]["conv_out"]["kernel"] *= 0.1
   networks = {name: params[name] for name in ("encoder", "decoder")}
   zeros = jnp.zeros((config.num_codebooks, config.codebook_size))
   return {
@@ -103,8 +113,24 @@ def init_state(key, x, config: Config):
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
+  """Muon for the kernels, Adam for the biases; the caller scales by the learning rate.
+
+  A kernel [width, in, out] is a matrix from (width, in) to out. Muon reaches in 300 steps what takes
+  Adam several times as many here.
+  """
+
+  def dimensions(params):
+    as_matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1), output_axis=2)
+    return jax.tree.map(lambda p: as_matrix if p.ndim == 3 and p.shape[2] > 1 else None, params)
+
   return optax.chain(
-    optax.clip_by_global_norm(config.clip_norm), optax.scale_by_adam(b1=0.8, b2=0.99)
+    optax.clip_by_global_norm(config.clip_norm),
+    optax.contrib.muon(
+      1.0,
+      adam_learning_rate=config.adam_share,
+      muon_weight_dimension_numbers=dimensions,
+      consistent_rms=0.2,
+    ),
   )
 
 
@@ -119,7 +145,7 @@ def train_step(state, x, key, learning_rate, quantize, *, config: Config):
   networks = {name: params[name] for name in ("encoder", "decoder")}
   gradients = {name: gradients[name] for name in networks}
   updates, opt = optimizer(config).update(gradients, state["optimizer"], networks)
-  networks = jax.tree.map(lambda p, u: p - learning_rate * u, networks, updates)
+  networks = jax.tree.map(lambda p, u: p + learning_rate * u, networks, updates)
   codebooks, ema = F.ema_update(state["ema"], statistics, config.codebook_decay)
   old = params["quantizer"]["codebooks"]
   new = {
@@ -201,7 +227,7 @@ def run(config: Config, data: pathlib.Path, out: pathlib.Path, minutes: float, r
       state = init_codebooks(state, jnp.asarray(many), config)
     x = jnp.asarray(sample_batch(rng, speech, config))
     progress = used / minutes
-    rate = config.peak_lr * min(1, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * progress))
+    rate = config.peak_lr * min(1, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress))
     quantize = step >= config.warmup_steps
     step_key = jax.random.fold_in(key, step)
     state, metrics = train_step(state, x, step_key, rate, quantize, config=config)
@@ -214,21 +240,39 @@ def run(config: Config, data: pathlib.Path, out: pathlib.Path, minutes: float, r
     if step % 500 == 0:
       save(state, out, step, used)
   save(state, out, step, used)
+  jaxcodec.save(export(state, speech, config), out / NAME, dtype=np.float16)
+
+
+def export(state, speech: np.ndarray, config: Config) -> jaxcodec.Codec:
+  """The codec of the averaged weights, with how often it uses each code on the training speech."""
+  params = state["average"] | {"quantizer": state["params"]["quantizer"]}
+  # Rounded here as they will be stored, so that the counts are those of the codec that is loaded.
+  params = jax.tree.map(lambda p: p.astype(jnp.float16).astype(jnp.float32), params)
+  module = Encodec(
+    net=config.net,
+    sample_rate=16_000,
+    num_codebooks=config.num_codebooks,
+    codebook_size=config.codebook_size,
+    bitrates=config.bitrates,
+  )
+  prior = jnp.zeros((config.num_codebooks, config.codebook_size), jnp.int32)
+  codec = jaxcodec.Codec(module=module, params=params, prior=prior, name=NAME)
+  encode = jax.jit(jaxcodec.encode)
+  counts = np.zeros(prior.shape)
+  length = 60 * 16_000
+  for start in track(range(0, speech.size - length, length), "counting codes"):
+    x = speech[start : start + length].astype(np.float32) / 32768
+    codes = np.asarray(encode(codec, x[None, :, None]))[0]
+    counts += [np.bincount(c, minlength=config.codebook_size) for c in codes.T]
+  prior = np.round(counts * config.prior_weight / counts.mean(axis=1, keepdims=True))
+  return dataclasses.replace(codec, prior=jnp.asarray(prior, jnp.int32))
 
 
 def save(state, out: pathlib.Path, step: int, minutes: float) -> None:
-  params = state["average"] | {"quantizer": state["params"]["quantizer"]}
-  weights = {"/".join(k): np.asarray(v) for k, v in flatten_dict(params).items()}
-  save_file(weights, out / "weights.safetensors")
+  """All that `--resume` needs, but for the order of the batches."""
   leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
   leaves |= {"step": np.asarray(step), "minutes": np.asarray(minutes)}
   save_file(leaves, out / "state.safetensors")
-
-
-def load_weights(out: pathlib.Path):
-  """The averaged weights of a run, nested."""
-  flat = load_file(out / "weights.safetensors")
-  return unflatten_dict({tuple(name.split("/")): value for name, value in flat.items()})
 
 
 if __name__ == "__main__":

@@ -110,15 +110,15 @@ def ema_update(
   return sums / smoothed[..., None], EmaState(counts, sums)
 
 
-def restart_dead_codes(key, codebooks, ema: EmaState, residuals, threshold: float):
+def restart_dead_codes(key, codebooks, ema: EmaState, residuals, threshold):
   """Entries used less than `threshold` become random vectors of the batch; returns `(codebooks, ema)`.
 
-  `residuals` [Q, N, D] is what each stage was given. Counts and sums of a restarted entry are set with
+  `residuals` [Q, N, D] is what each stage was given, `threshold` a number or [Q, 1]. Counts and sums of a restarted entry are set with
   it; were they left, the next `ema_update` would put the old entry back (EnCodec's released code does).
   """
   rows = jax.random.randint(key, ema.counts.shape, 0, residuals.shape[1])
   fresh = jnp.take_along_axis(residuals, rows[..., None], axis=1)
   dead = ema.counts < threshold
   counts = jnp.where(dead, threshold, ema.counts)
-  sums = jnp.where(dead[..., None], fresh * threshold, ema.sums)
+  sums = jnp.where(dead[..., None], fresh * counts[..., None], ema.sums)
   return jnp.where(dead[..., None], fresh, codebooks), EmaState(counts, sums)

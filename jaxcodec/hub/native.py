@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialize
 
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.codec import Codec, module_config
@@ -40,7 +40,7 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
   flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
   arrays = {k: np.ascontiguousarray(np.asarray(v, dtype)) for k, v in flat.items()}
   arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
-  save_file(arrays, directory / "model.safetensors")
+  (directory / "model.safetensors").write_bytes(serialize(arrays))
   (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,286 @@
+"""The `jaxcodec` command: encode, decode, info, codecs, demo.
+
+Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print one line.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+from jaxcodec.errors import CodecError
+
+_DEFAULT_CODEC = "speech-16khz"
+
+
+class UsageError(Exception):
+  """A wrong call: exit status 2."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
+  parser = _parser()
+  try:
+    options = parser.parse_args(arguments)
+    options.run(options)
+    sys.stdout.flush()
+  except UsageError as error:
+    return _fail(2, error)
+  except CodecError as error:
+    return _fail(1, error)
+  except BrokenPipeError:
+    # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+  except OSError as error:
+    name = f"{error.filename}: " if error.filename else ""
+    return _fail(1, f"{name}{error.strerror or error}")
+  except MemoryError:
+    return _fail(1, "out of memory")
+  except KeyboardInterrupt:
+    return _fail(130, "interrupted")
+  return 0
+
+
+def _encode(options: argparse.Namespace) -> None:
+  source = _input(options.input)
+  _check_output(options.output, options.force)
+  from jaxcodec import bitstream
+  from jaxcodec.audio.files import SoundReader, replacing
+
+  codec = _load(options.codec)
+  bitrate = _bitrate(codec, options.bitrate)
+  name = _name(options.input)
+  reader = SoundReader(source, name, codec.sample_rate, codec.channels)
+  if reader.change:
+    _say(f"{name}: {reader.change}")
+  start = time.monotonic()
+  blocks = _progress(reader.blocks(), "encoding", reader.seconds, 1 / codec.sample_rate)
+  data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate)
+  if options.output == "-":
+    sys.stdout.buffer.write(data)
+  else:
+    with replacing(pathlib.Path(options.output)) as temporary:
+      temporary.write_bytes(data)
+  kbps = 8e-3 * len(data) / reader.seconds if reader.seconds else 0.0
+  speed = reader.seconds / (time.monotonic() - start)
+  _say(
+    f"{_name(options.output, 'stdout')}: {len(data)} bytes for {reader.seconds:.2f} s, "
+    f"{kbps:.2f} kbit/s, {speed:.0f}x real time"
+  )
+
+
+def _decode(options: argparse.Namespace) -> None:
+  data = _read(options.input)
+  _check_output(options.output, options.force)
+  from jaxcodec import bitstream
+  from jaxcodec.audio import files
+  from jaxcodec.entropy import container
+
+  header = container.read_header(data)
+  path = pathlib.Path("stdout.wav" if options.output == "-" else options.output)
+  try:
+    files.file_format(path)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  if header.batch != 1:
+    raise CodecError(f"{_name(options.input)} holds {header.batch} signals; decode it from Python")
+  codec = None if options.codec is None else _load(options.codec)
+  _, blocks = bitstream.decompress_blocks(data, codec)
+  seconds = header.num_samples / header.sample_rate
+  blocks = _progress(blocks, "decoding", seconds, 1 / header.sample_rate)
+  start = time.monotonic()
+  if options.output == "-":
+    sound = io.BytesIO()
+    files.write_sound(sound, "WAV", blocks, header.sample_rate, header.channels)
+    sys.stdout.buffer.write(sound.getvalue())
+  else:
+    kind = files.file_format(path)
+    with files.replacing(path) as temporary:
+      files.write_sound(temporary, kind, blocks, header.sample_rate, header.channels)
+  speed = seconds / (time.monotonic() - start)
+  name = _name(options.output, "stdout")
+  _say(f"{name}: {seconds:.2f} s at {header.sample_rate} Hz, {speed:.0f}x real time")
+
+
+def _info(options: argparse.Namespace) -> None:
+  from jaxcodec.entropy import container
+
+  data = _read(options.input)
+  header = container.read_header(data)
+  seconds = header.num_samples / header.sample_rate
+  facts: dict[str, Any] = {
+    "codec": header.codec,
+    "weights": header.weights_hash.hex(),
+    "sample_rate": header.sample_rate,
+    "channels": header.channels,
+    "signals": header.batch,
+    "samples": header.num_samples,
+    "seconds": round(seconds, 3),
+    "codebooks": len(header.codebook_sizes),
+    "codebook_sizes": sorted(set(header.codebook_sizes)),
+    "frames": header.num_frames,
+    "nominal_kbps": round(header.bitrate / 1000, 3),
+    "bytes": len(data),
+    "kbps": round(8e-3 * len(data) / seconds / header.batch, 3) if seconds else 0.0,
+  }
+  if options.json:
+    print(json.dumps(facts))
+  else:
+    for name, value in facts.items():
+      print(f"{name:15} {value}")
+
+
+def _codecs(options: argparse.Namespace) -> None:
+  del options
+  from jaxcodec.hub.load import bundled, load
+
+  for name in bundled():
+    codec = load(name)
+    kbps = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)
+    streams = "causal" if codec.streams else "not causal"
+    print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
+  print(
+    "any directory that jaxcodec.save wrote or of an EnCodec in the Hugging Face layout: --codec DIR"
+  )
+
+
+def _demo(options: argparse.Namespace) -> None:
+  from jaxcodec import demo
+
+  out = pathlib.Path(options.out)
+  if out.exists() and not options.force and (not out.is_dir() or any(out.iterdir())):
+    raise UsageError(f"{out} is there already: give --force to write into it")
+  sources = [_existing(path) for path in options.files] or demo.bundled_samples()
+  page = demo.run(_load(options.codec), sources, out)
+  print(f"\nListen: {page}")
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(prog="jaxcodec", description="Sound to small files and back.")
+  commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+  def command(name: str, run, text: str) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(run=run)
+    return added
+
+  codec = {"metavar": "NAME|DIR", "help": "a bundled codec or a directory"}
+  force = {"action": "store_true", "help": "write over what is there"}
+  encode = command("encode", _encode, "Codes a sound file into a .jxc file.")
+  encode.add_argument("input", help="any format soundfile reads; - for stdin")
+  encode.add_argument("output", help="a .jxc file; - for stdout")
+  encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
+  encode.add_argument("--force", **force)
+  decode = command("decode", _decode, "Decodes a .jxc file into a sound file.")
+  decode.add_argument("input", help="a .jxc file; - for stdin")
+  decode.add_argument("output", help=".wav, .flac, .ogg or .mp3; - for a WAV on stdout")
+  decode.add_argument("--codec", default=None, **codec)
+  decode.add_argument("--force", **force)
+  info = command("info", _info, "Says what a .jxc file holds; needs no weights.")
+  info.add_argument("input", help="a .jxc file; - for stdin")
+  info.add_argument("--json", action="store_true", help="as one JSON object")
+  command("codecs", _codecs, "Lists the codecs at hand.")
+  demo = command("demo", _demo, "Codes and decodes samples; writes a page to listen to.")
+  demo.add_argument("files", nargs="*", help="sound files; default: the bundled samples")
+  demo.add_argument("--out", default="jaxcodec-demo", metavar="DIR")
+  demo.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  demo.add_argument("--force", **force)
+  return parser
+
+
+class _Parser(argparse.ArgumentParser):
+  """Says a mistake in one line, without the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _load(name: str):
+  from jaxcodec.hub.load import bundled, load
+
+  known = name in bundled() or pathlib.Path(name).is_dir() or "/" in name
+  if not known:
+    raise UsageError(f"no codec {name!r}: neither a directory nor one of {', '.join(bundled())}")
+  return load(name)
+
+
+def _bitrate(codec, kbps: float | None) -> int | None:
+  if kbps is None:
+    return None
+  bitrate = round(1000 * kbps) if 0 < kbps < 1e6 else -1
+  if bitrate not in codec.bitrates:
+    offered = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)
+    raise UsageError(f"codec {codec.name} has no bitrate {kbps:g} kbit/s; it has {offered}")
+  return bitrate
+
+
+def _existing(path: str) -> pathlib.Path:
+  if not pathlib.Path(path).is_file():
+    raise UsageError(f"no file {path}")
+  return pathlib.Path(path)
+
+
+def _input(path: str):
+  """What soundfile can open: a path, or stdin's bytes, since it needs to seek."""
+  return io.BytesIO(sys.stdin.buffer.read()) if path == "-" else _existing(path)
+
+
+def _read(path: str) -> bytes:
+  return sys.stdin.buffer.read() if path == "-" else _existing(path).read_bytes()
+
+
+def _check_output(path: str, force: bool) -> None:
+  if path == "-":
+    return
+  if pathlib.Path(path).is_dir():
+    raise UsageError(f"{path} is a directory")
+  if not pathlib.Path(path).absolute().parent.is_dir():
+    raise UsageError(f"no directory {pathlib.Path(path).parent}")
+  if pathlib.Path(path).exists() and not force:
+    raise UsageError(f"{path} is there already: give --force to write over it")
+
+
+def _name(path: str, dash: str = "stdin") -> str:
+  return dash if path == "-" else path
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr)
+
+
+def _fail(status: int, error: object) -> int:
+  line = " ".join(str(error).split())
+  with contextlib.suppress(BrokenPipeError):
+    _say(f"jaxcodec: {line}")
+  return status
+
+
+def _progress(blocks: Iterable, what: str, seconds: float, step: float) -> Iterator:
+  """`blocks`, with a bar on stderr once they have taken two seconds."""
+  from rich.console import Console
+  from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+  columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+  bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+  task = bar.add_task(what, total=seconds)
+  start = time.monotonic()
+  try:
+    for block in blocks:
+      yield block
+      bar.advance(task, block.shape[1] * step)
+      if time.monotonic() - start > 2:
+        bar.start()
+  finally:
+    bar.stop()
+
+
+if __name__ == "__main__":
+  sys.exit(main())

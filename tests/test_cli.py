@@ -1,0 +1,157 @@
+"""The command as a user calls it."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from jaxcodec import cli
+
+
+@pytest.fixture
+def talk(tmp_path) -> pathlib.Path:
+  """Half a second of stereo sound at 44.1 kHz."""
+  time = np.arange(22_050) / 44_100
+  wave = 0.3 * np.sin(2 * np.pi * 220 * time)[:, None] * [1.0, 0.5]
+  soundfile.write(tmp_path / "talk.flac", wave, 44_100)
+  return tmp_path / "talk.flac"
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+  status = cli.main([str(argument) for argument in arguments])
+  captured = capsys.readouterr()
+  assert "Traceback" not in captured.err
+  return status, captured.out, captured.err
+
+
+def test_a_recording_goes_to_a_file_and_back(capsys, tmp_path, talk):
+  coded, decoded = tmp_path / "talk.jxc", tmp_path / "back.wav"
+  status, out, err = call(capsys, "encode", talk, coded, "--bitrate", "3")
+  assert (status, out) == (0, "")
+  assert "resampled from 44100 to 16000 Hz, stereo to mono" in err
+  status, out, err = call(capsys, "decode", coded, decoded)
+  assert (status, out) == (0, "")
+  sound, rate = soundfile.read(decoded)
+  assert (sound.shape, rate) == ((8_000,), 16_000)
+  status, out, _ = call(capsys, "info", coded, "--json")
+  facts = json.loads(out)
+  assert status == 0
+  assert facts["codec"] == "speech-16khz"
+  assert facts["samples"] == 8_000
+  assert facts["bytes"] == coded.stat().st_size
+  assert facts["nominal_kbps"] == 3.0
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "opus", "aiff"])
+def test_decode_writes_the_format_that_the_suffix_names(capsys, tmp_path, talk, suffix):
+  coded = tmp_path / "talk.jxc"
+  call(capsys, "encode", talk, coded)
+  status, _, err = call(capsys, "decode", coded, tmp_path / f"back.{suffix}")
+  assert status == 0, err
+  sound, rate = soundfile.read(tmp_path / f"back.{suffix}")
+  assert rate == 16_000
+  assert len(sound) >= 8_000
+
+
+def test_stdin_and_stdout_carry_both_kinds_of_data(talk):
+  command = [sys.executable, "-m", "jaxcodec.cli"]
+  coded = subprocess.run(
+    [*command, "encode", "-", "-"], input=talk.read_bytes(), capture_output=True, check=True
+  )
+  sound = subprocess.run(
+    [*command, "decode", "-", "-"], input=coded.stdout, capture_output=True, check=True
+  )
+  wave, rate = soundfile.read(io.BytesIO(sound.stdout))
+  assert (wave.shape, rate) == ((8_000,), 16_000)
+
+
+def test_nothing_is_written_over_without_force(capsys, tmp_path, talk):
+  coded = tmp_path / "talk.jxc"
+  coded.write_bytes(b"mine")
+  status, _, err = call(capsys, "encode", talk, coded)
+  assert status == 2
+  assert "--force" in err
+  assert coded.read_bytes() == b"mine"
+  assert call(capsys, "encode", talk, coded, "--force")[0] == 0
+  assert coded.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([], "required: COMMAND"),
+    (["encode"], "required: input, output"),
+    (["sing"], "invalid choice"),
+    (["encode", "none.wav", "a.jxc"], "no file none.wav"),
+    (["encode", "TALK", "none/a.jxc"], "no directory none"),
+    (["encode", "TALK", "a.jxc", "--bitrate", "7"], "has no bitrate 7 kbit/s; it has 1, 1.5, 2"),
+    (["encode", "TALK", "a.jxc", "--bitrate", "nan"], "has no bitrate nan"),
+    (["encode", "TALK", "a.jxc", "--bitrate", "much"], "invalid float"),
+    (["encode", "TALK", "a.jxc", "--codec", "none"], "no codec 'none'"),
+    (["encode", "TALK", "."], "is a directory"),
+    (["decode", "CODED", "a.xyz"], "no sound format"),
+    (["decode", "CODED", "a"], "no sound format"),
+    (["demo", "none.wav"], "no file none.wav"),
+  ],
+)
+def test_a_wrong_call_exits_with_2_and_one_line(
+  capsys, monkeypatch, tmp_path, talk, arguments, message
+):
+  monkeypatch.chdir(tmp_path)
+  call(capsys, "encode", talk, "talk.jxc")
+  names = {"TALK": "talk.flac", "CODED": "talk.jxc"}
+  status, out, err = call(capsys, *[names.get(argument, argument) for argument in arguments])
+  assert (status, out) == (2, "")
+  assert message in err
+  assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("command", "content", "message"),
+  [
+    ("encode", b"", "not a sound file"),
+    ("encode", b"RIFF\0\0\0\0WAVE", "not a sound file"),
+    ("decode", b"", "empty file"),
+    ("decode", b"RIFF and more", "not a .jxc file"),
+    ("info", b"\x8aJXC\x01", "truncated"),
+  ],
+)
+def test_bad_data_exits_with_1_and_one_line(capsys, tmp_path, command, content, message):
+  bad = tmp_path / "bad"
+  bad.write_bytes(content)
+  output = [] if command == "info" else [tmp_path / "out.wav"]
+  status, out, err = call(capsys, command, bad, *output)
+  assert (status, out) == (1, "")
+  assert message in err
+  assert err.count("\n") == 1
+  assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, talk):
+  coded = tmp_path / "talk.jxc"
+  call(capsys, "encode", talk, coded)
+  data = bytearray(coded.read_bytes())
+  data[-20] ^= 1
+  coded.write_bytes(data)
+  status, _, err = call(capsys, "decode", coded, tmp_path / "back.wav")
+  assert status == 1
+  assert "chunk 0 of 1 is damaged" in err
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.flac", "talk.jxc"]
+
+
+def test_an_empty_recording_stays_empty(capsys, tmp_path):
+  soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+  assert call(capsys, "encode", tmp_path / "none.wav", tmp_path / "none.jxc")[0] == 0
+  assert call(capsys, "decode", tmp_path / "none.jxc", tmp_path / "back.wav")[0] == 0
+  assert soundfile.info(tmp_path / "back.wav").frames == 0
+
+
+def test_codecs_lists_what_is_bundled(capsys):
+  status, out, _ = call(capsys, "codecs")
+  assert status == 0
+  assert "speech-16khz: 16000 Hz, 1 channel, causal, 1, 1.5, 2, 3, 4, 5, 6 kbit/s" in out
