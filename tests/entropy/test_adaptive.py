@@ -56,37 +56,30 @@ def test_single_entries_and_no_frames_cost_nothing():
   assert adaptive.decode(b"", (2, 0, 3), (9, 9, 9)).shape == (2, 0, 3)
 
 
-def test_bytes_are_what_the_documented_integers_give():
-  # Straight from the docstring, one symbol at a time, with a range coder in Python's integers:
-  # the interval [low, low + range) of 64 bits, 32-bit words, 24-bit frequencies.
-  codes, size = zipf(1.0, 37, (1, 300, 1)), 37
-  counts, frames = [1] * size, codes[0, :, 0].tolist()
-  low, width, words = 0, (1 << 64) - 1, 0
-  value = 0  # All of the code word so far as one integer of 32 * words + 64 bits.
-  start = 0
-  while start < len(frames):
-    block = frames[start : start + max(8, start // 4)]
-    total, cdf = sum(counts), [0]
-    for k in range(size):
-      cdf.append(sum(counts[: k + 1]) * ((1 << 24) - size) // total + k + 1)
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_are_what_the_document_says(seed):
+  # docs/bitstream.md, one code at a time, in Python's integers: `low` is all of the code word so
+  # far, `words` of 32 bits and 64 bits that can still change.
+  rng = np.random.default_rng(seed)
+  size, frames = int(rng.integers(2, 40)), int(rng.integers(1, 200))
+  codes = (rng.random(frames) ** 3 * size).astype(np.int32)
+  counts = [1] * size
+  low, width, words, start = 0, (1 << 64) - 1, 0, 0
+  while start < frames:
+    block = codes[start : start + max(8, start // 4)].tolist()
+    cdf = [sum(counts[:k]) * ((1 << 24) - size) // sum(counts) + k for k in range(size + 1)]
     for code in block:
-      scale = width >> 24
-      low = value + scale * cdf[code]
-      width = scale * (cdf[code + 1] - cdf[code])
-      value = low
+      low += (width >> 24) * cdf[code]
+      width = (width >> 24) * (cdf[code + 1] - cdf[code])
       if width < 1 << 32:
-        value, width, words = value << 32, width << 32, words + 1
-    for code in block:
+        low, width, words = low << 32, width << 32, words + 1
       counts[code] += 4
     start += len(block)
-  coded = adaptive.encode(codes, [size])
-  # The stream, read as a number with zeros after it, is a point of the final interval.
-  point = 0
-  for word in np.frombuffer(coded, "<u4"):
-    point = point << 32 | int(word)
-  point = point << 32 * (words + 2) >> 32 * (len(coded) // 4)
-  assert value <= point < value + width
-  assert words <= len(coded) // 4 <= words + 2
+  point, words = (low + (1 << 32) - 1) >> 32, words + 1
+  if (low + width) >> 32 == point:
+    point, words = point << 32, words + 1
+  want = np.frombuffer(point.to_bytes(4 * words, "big"), ">u4").astype("<u4").tobytes()
+  assert adaptive.encode(codes[None, :, None], [size]) == want
 
 
 def test_golden_bytes():
