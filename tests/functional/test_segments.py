@@ -4,11 +4,11 @@ import pytest
 from jaxcodec import functional as F
 
 
-def overlap_add_by_definition(segments, stride, length):
+def overlap_add_by_definition(segments, stride, length, sizes=None):
   batch, count, size, channels = segments.shape
   total, weights = np.zeros((batch, length, channels)), np.zeros(length)
   for s in range(count):
-    for i in range(size):
+    for i in range(size if sizes is None else sizes[s]):
       t = s * stride + i
       if t < length:
         weight = 0.5 - abs((i + 1) / (size + 1) - 0.5)
@@ -26,6 +26,14 @@ def test_overlap_add_is_the_weighted_mean(size, stride, count, length):
   got = F.overlap_add(segments, stride, length)
   assert got.shape == (2, length, 3)
   np.testing.assert_allclose(got, overlap_add_by_definition(segments, stride, length), atol=1e-6)
+
+
+def test_short_segments_weigh_only_where_they_are():
+  segments = np.random.default_rng(0).normal(size=(2, 3, 8, 3)).astype(np.float32)
+  sizes = (8, 7, 1)
+  got = F.overlap_add(segments, 6, 13, sizes)
+  want = overlap_add_by_definition(segments, 6, 13, sizes)
+  np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_segments_of_one_signal_join_to_it():
