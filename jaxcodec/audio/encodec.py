@@ -94,9 +94,31 @@ class Encodec(nn.Module):
     """Latents of a signal of `num_samples`."""
     if self.segment_length is None:
       return -(-num_samples // self.hop_length)
-    whole = max(0, -(-num_samples // self.segment_stride) - 1)
-    last = num_samples - whole * self.segment_stride
-    return whole * self.segment_frames + -(-last // self.hop_length)
+    starts = range(0, num_samples, self.segment_stride)
+    sizes = [min(self.segment_length, num_samples - start) for start in starts]
+    return sum(-(-size // self.hop_length) for size in sizes)
+
+  def segment_split(self, num_frames: int, count: int) -> tuple[int, ...]:
+    """Latents of each of `count` segments that have `num_frames` together.
+
+    If the last segment is no longer than the overlap, the one before it is short too. Both grow
+    with the signal, so their sum tells them apart.
+
+    Raises:
+      ValueError: if no signal has that many of both.
+    """
+    whole, hop = self.segment_frames, self.hop_length
+    rest = num_frames - max(0, count - 2) * whole
+    if count == 1 and 1 <= rest <= whole:
+      return (rest,)
+    if count >= 2:
+      for last in range(1, min(rest, whole + 1)):
+        # The shortest and the longest signal with such a last segment.
+        for size in ((last - 1) * hop + 1, last * hop):
+          before = min(whole, -(-(self.segment_stride + size) // hop))
+          if before + last == rest:
+            return (*(whole,) * (count - 2), before, last)
+    raise ValueError(f"{count} scales for {num_frames} frames in segments of {whole}")
 
   def setup(self):
     self.encoder = SEANetEncoder(self.net)
@@ -112,10 +134,12 @@ class Encodec(nn.Module):
     if self.segment_length is None:
       return self.encode_chunk(x, None, num_codebooks, final=True)[0]
     starts = range(0, x.shape[1], self.segment_stride)
-    *whole, last = [x[:, start : start + self.segment_length] for start in starts]
-    parts = [self._encode_segments(last[:, None], num_codebooks)]
-    if whole:
-      parts.insert(0, self._encode_segments(jnp.stack(whole, axis=1), num_codebooks))
+    segments = [x[:, start : start + self.segment_length] for start in starts]
+    # At most the last two are short.
+    whole = [segment for segment in segments if segment.shape[1] == self.segment_length]
+    groups = [jnp.stack(whole, axis=1)] if whole else []
+    groups += [segment[:, None] for segment in segments[len(whole) :]]
+    parts = [self._encode_segments(group, num_codebooks) for group in groups]
     codes = [part.codes.reshape(x.shape[0], -1, num_codebooks) for part in parts]
     scaled = ScaledCodes(
       jnp.concatenate(codes, axis=1), jnp.concatenate([part.scales for part in parts], axis=1)
@@ -132,18 +156,25 @@ class Encodec(nn.Module):
       )
     codes, scales = codes
     batch, frames, stages = codes.shape
-    count = scales.shape[1]
-    if count != -(-frames // self.segment_frames):
-      raise ValueError(f"{count} scales for {frames} frames in segments of {self.segment_frames}")
-    split = (count - 1) * self.segment_frames
-    whole = codes[:, :split].reshape(batch, count - 1, self.segment_frames, stages)
-    last = self._decode_segments(codes[:, None, split:], scales[:, -1:])
-    length = (count - 1) * self.segment_stride + last.shape[2]
-    if count == 1:
-      return last[:, 0]
-    joined = self._decode_segments(whole, scales[:, :-1])
-    last = jnp.pad(last, ((0, 0), (0, 0), (0, joined.shape[2] - last.shape[2]), (0, 0)))
-    return F.overlap_add(jnp.concatenate([joined, last], axis=1), self.segment_stride, length)
+    split = self.segment_split(frames, scales.shape[1])
+    num_whole = split.count(self.segment_frames)
+    joined = num_whole * self.segment_frames
+    # Codes and scales, of the whole segments together and then of each short one.
+    groups = []
+    if num_whole:
+      shape = (batch, num_whole, self.segment_frames, stages)
+      groups.append((codes[:, :joined].reshape(shape), scales[:, :num_whole]))
+    for i, size in enumerate(split[num_whole:], start=num_whole):
+      groups.append((codes[:, None, joined : joined + size], scales[:, i : i + 1]))
+      joined += size
+    parts = [self._decode_segments(*group) for group in groups]
+    if len(split) == 1:
+      return parts[0][:, 0]
+    longest = parts[0].shape[2]
+    parts = [jnp.pad(p, ((0, 0), (0, 0), (0, longest - p.shape[2]), (0, 0))) for p in parts]
+    sizes = [size * self.hop_length for size in split]
+    length = (len(split) - 1) * self.segment_stride + sizes[-1]
+    return F.overlap_add(jnp.concatenate(parts, axis=1), self.segment_stride, length, sizes)
 
   def encode_chunk(self, x, state, num_codebooks: int, *, final: bool):
     """The next part of a signal: `(codes, state)`; state None at its start, `final` at its end."""

@@ -81,7 +81,8 @@ def causal_conv_transpose(x, kernel, bias=None, state=None, *, stride: int):
   """Transposed convolution cut at the right to `T * stride` samples, so that it is causal.
 
   The state is the last `ceil(width / stride) - 1` inputs, not the output's overlapping tail: then every
-  output is one sum in one order, and chunks give the very bits of the whole.
+  output is one sum over all its taps, as in the whole. Chunks equal the whole up to the order in which
+  the backend multiplies matrices of their height.
   """
   past = -(-kernel.shape[0] // stride) - 1
   if state is None:

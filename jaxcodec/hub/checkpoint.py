@@ -17,7 +17,7 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
     config = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     raise CodecError(f"{directory} holds no config.json") from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise CodecError(f"{path} cannot be read: {error}") from None
   if not isinstance(config, dict):
     raise CodecError(f"{path} is not a JSON object")

@@ -121,18 +121,23 @@ def read_module(config: dict[str, Any]) -> Encodec:
 
 
 def _check_type(key: str, value, default) -> None:
-  numbers = (int, float)
-  if key in ("chunk_length_s", "overlap"):
-    good = value is None or (isinstance(value, numbers) and 0 <= value < 1e4)
+  # A bool is an int to Python; a ratio of 2.0 would be a shape's size.
+  number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  whole = isinstance(value, int) and number
+  if key == "chunk_length_s":
+    good = value is None or (number and 1e-3 <= value < 1e4)
+  elif key == "overlap":  # More than half, and three segments would meet.
+    good = value is None or (number and 0 <= value <= 0.5)
   elif key == "codebook_dim":
-    good = value is None or isinstance(value, int)
+    good = value is None or whole
   elif isinstance(default, list):
-    good = isinstance(value, list) and len(value) > 0
-    good = good and all(isinstance(v, numbers) and 0 < v < 1e4 for v in value)
+    kinds = int if isinstance(default[0], int) else (int, float)
+    good = isinstance(value, list) and 0 < len(value) < 100
+    good = good and all(isinstance(v, kinds) and 0 < v < 1e4 for v in value)
   elif isinstance(default, bool):
     good = isinstance(value, bool)
   elif isinstance(default, int):
-    good = isinstance(value, int) and 0 < value < 10**7
+    good = whole and (1 if key != "codebook_size" else 2) <= value < 10**7
   else:
     good = isinstance(value, type(default))
   if not good:

@@ -1,9 +1,9 @@
 """Our own codec directories: `config.json` and `model.safetensors`."""
 
-import dataclasses
 import json
 import pathlib
-from typing import Any
+import typing
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +61,8 @@ def load_native(directory: pathlib.Path) -> Codec:
     name, system, fields = str(config["name"]), config["system"], dict(config["module"])
     if system != "encodec":
       raise CodecError(f"{directory} holds a codec of an unknown system, {system!r}")
-    net = SEANetConfig(**_tuples(fields.pop("net")))
-    module = Encodec(net=net, **_tuples(fields))
+    net = SEANetConfig(**_checked(SEANetConfig, fields.pop("net")))
+    module = Encodec(net=net, **_checked(Encodec, fields))
     example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -78,5 +78,21 @@ def load_native(directory: pathlib.Path) -> Codec:
   return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+def _checked(cls: type, fields: dict[str, Any]) -> dict[str, Any]:
+  """Attributes of a dataclass from JSON, lists as tuples; TypeError if one is not of its type."""
+  hints = typing.get_type_hints(cls)
+  for key, value in fields.items():
+    if key in hints and not _fits(value, hints[key]):
+      raise TypeError(f"{key} cannot be {value!r}")
   return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _fits(value, hint) -> bool:
+  parts = typing.get_args(hint)
+  if typing.get_origin(hint) is tuple:
+    return isinstance(value, list) and all(_fits(v, parts[0]) for v in value)
+  if typing.get_origin(hint) is Literal:
+    return value in parts
+  if parts:
+    return any(_fits(value, part) for part in parts)
+  return type(value) is hint and (hint is not int or value >= 0)

@@ -1,4 +1,11 @@
-"""Random `transformers.EncodecModel`s whose codebooks lie where the latents do."""
+"""Random `transformers.EncodecModel`s that behave like trained ones where a comparison needs it.
+
+PyTorch's initial weights make latents that hardly vary, codebooks of zeros and a wave of unknown
+size; then nearly any mistake would pass. Here every layer's output has unit spread on a test
+signal, codebooks lie where the latents do, and the decoded wave peaks near 1.
+"""
+
+import contextlib
 
 import numpy as np
 import torch
@@ -29,41 +36,114 @@ CONFIGS = {
 }
 
 
-def signal(batch: int, channels: int, length: int, seed: int = 0) -> np.ndarray:
-  """Modulated tones in noise of peak 1: float32 [batch, length, channels]."""
+def signal(batch: int, channels: int, length: int, rate: int, seed: int = 0) -> np.ndarray:
+  """Tones, noises, clicks and silences of random length, within [-1, 1]: [batch, length, channels].
+
+  Noises have random colour; every event has its own loudness, over 40 dB.
+  """
   rng = np.random.default_rng(seed)
-  time = np.arange(length)[None, :, None] / 16_000
-  pitch = rng.uniform(80, 3000, (batch, 1, channels))
-  wave = np.sin(2 * np.pi * pitch * time * (1 + 0.1 * np.sin(5 * time)))
-  wave = wave * (0.2 + np.abs(np.sin(7 * time))) + 0.3 * rng.normal(size=(batch, length, channels))
-  return (wave / np.abs(wave).max()).astype(np.float32)
+  x = np.zeros((batch, length, channels))
+  for row in x:
+    start = 0
+    while start < length:
+      size = min(length - start, int(rate * rng.uniform(0.02, 0.3)))
+      row[start : start + size] = _event(rng, size, channels, rate)
+      start += size
+  return x.astype(np.float32)
+
+
+def _event(rng, size: int, channels: int, rate: int) -> np.ndarray:
+  kind = rng.choice(["tones", "noise", "clicks", "silence"], p=[0.4, 0.4, 0.15, 0.05])
+  time = np.arange(size)[:, None] / rate
+  x = np.zeros((size, channels))
+  if kind == "tones":
+    for _ in range(rng.integers(1, 6)):
+      pitch, glide = 50 * (rate / 110) ** rng.uniform(), rng.normal(0, 2)
+      phase = rng.uniform(0, 2 * np.pi, channels)
+      x += rng.uniform() * np.sin(2 * np.pi * pitch * time * (1 + glide * time) + phase)
+  elif kind == "noise":
+    spectrum = np.fft.rfft(rng.normal(size=(size, channels)), axis=0)
+    frequency = np.linspace(0, 1, len(spectrum))[:, None]
+    centre, width = rng.uniform(), rng.uniform(0.02, 1)
+    x += np.fft.irfft(spectrum * np.exp(-(((frequency - centre) / width) ** 2)), size, axis=0)
+  elif kind == "clicks":
+    x[rng.integers(0, size, max(1, size * 100 // rate))] = rng.choice([-1, 1])
+  return x * 10 ** -rng.uniform(0, 2) / max(1e-9, np.abs(x).max())
 
 
 @torch.no_grad()
 def make_model(config_name: str, **overrides) -> transformers.EncodecModel:
-  """A model in evaluation mode; every codebook holds residuals of real latents, so most entries win."""
-  torch.manual_seed(0)
+  """A model in evaluation mode, the same on every call."""
+  generator = torch.Generator().manual_seed(2)
   config = transformers.EncodecConfig(**(CONFIGS[config_name] | overrides))
-  model = transformers.EncodecModel(config).eval()
-  seconds = 8 if config.codebook_size <= 1024 else 24
-  rate, channels = config.sampling_rate, config.audio_channels
-  x = signal(4, channels, rate, seed=1)
+  # Not `torch.manual_seed`: a test must not set the seed of those after it.
+  with torch.random.fork_rng():
+    torch.manual_seed(0)
+    model = transformers.EncodecModel(config).eval()
   for name, value in model.named_parameters():
     if "norm.weight" in name:
-      value.copy_(1 + 0.2 * torch.randn_like(value))
-    elif name.endswith("bias"):
-      value.copy_(0.1 * torch.randn_like(value))
-  latents = []
-  for i in range(seconds):
-    x = torch.from_numpy(signal(4, channels, rate, seed=1 + i)).transpose(1, 2)
-    latents.append(model.encoder(x).transpose(1, 2).reshape(-1, config.hidden_size))
-  residual = torch.cat(latents)
-  # Far latents would make all of a codebook's entries compete for a few; unit spread keeps 1e-5 small.
-  generator = torch.Generator().manual_seed(2)
+      value.copy_(1 + 0.2 * torch.randn(value.shape, generator=generator))
+    elif "norm.bias" in name or ".lstm.bias" in name:
+      value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+    elif ".lstm.weight" in name:
+      value.mul_(2)  # A forget gate that does more than stand half open.
+  x = signal(32, config.audio_channels, config.sampling_rate, config.sampling_rate, seed=1)
+  x = torch.from_numpy(x).transpose(1, 2)
+  scale = torch.ones(len(x), 1, 1)
+  if config.normalize:
+    scale = x.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt() + 1e-8
+  with _unit_spread(model.encoder):
+    z = model.encoder(x / scale)
+  residual = z.transpose(1, 2).reshape(-1, config.hidden_size)
   for layer in model.quantizer.layers:
-    rows = torch.randperm(len(residual), generator=generator)[: config.codebook_size]
-    layer.codebook.embed.copy_(residual[rows])
-    residual = (
-      residual - layer.decode(layer.encode(residual[None].transpose(1, 2))).transpose(1, 2)[0]
-    )
+    layer.codebook.embed.copy_(_entries(residual, config.codebook_size, generator))
+    residual = residual - layer.codebook.decode(layer.codebook.encode(residual))
+  with _unit_spread(model.decoder):
+    y = model.decoder(z[:4]) * scale[:4]
+  last = model.decoder.layers[-1]
+  scaled = [last.norm.weight, last.norm.bias] if hasattr(last, "norm") else _gain_and_bias(last)
+  for value in scaled:
+    value.mul_(1 / y.abs().max())
   return model
+
+
+def _entries(z, count: int, generator):
+  """Draws of a normal distribution with the mean of `z` [N, D] and 0.4 of its spread.
+
+  At full spread a few entries near the middle would win nearly always, in so many dimensions.
+  """
+  mean, covariance = z.mean(dim=0), torch.cov(z.T).double()
+  values, vectors = torch.linalg.eigh(covariance)
+  root = (vectors * values.clamp(min=0).sqrt()).float()
+  noise = torch.randn(count, z.shape[1], generator=generator)
+  return mean + 0.4 * noise @ root.T
+
+
+def _gain_and_bias(layer):
+  return [layer.conv.parametrizations.weight.original0, layer.conv.bias]
+
+
+@contextlib.contextmanager
+def _unit_spread(half):
+  """While open, a weight-normed convolution that runs is rescaled to zero mean and unit spread."""
+
+  def rescale(layer, inputs, y):
+    gain, bias = _gain_and_bias(layer)
+    mean, spread = y.mean(dim=(0, 2)), y.std(dim=(0, 2))
+    # The gain of a transposed convolution belongs to the inputs: one factor for all outputs.
+    if isinstance(layer.conv, torch.nn.ConvTranspose1d):
+      spread = spread.mean().expand_as(spread)
+      gain.div_(spread[0])
+    else:
+      gain.div_(spread[:, None, None])
+    bias.copy_((bias - mean) / spread)
+    return (y - mean[:, None]) / spread[:, None]
+
+  handles = [
+    layer.register_forward_hook(rescale)
+    for layer in half.modules()
+    if hasattr(layer, "norm_type") and layer.norm_type == "weight_norm"
+  ]
+  yield
+  for handle in handles:
+    handle.remove()

@@ -1,8 +1,6 @@
 """STOI against PyPI's pystoi, on made-up signals and on read speech."""
 
 import io
-import os
-import pathlib
 import tarfile
 
 import numpy as np
@@ -14,9 +12,6 @@ from jaxcodec.metrics import stoi
 pystoi = pytest.importorskip("pystoi", reason="pystoi comes with the parity extra")
 
 pytestmark = pytest.mark.parity
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = pathlib.Path(os.environ.get("JAXCODEC_DATA", ROOT.parent / "shared" / "data"))
 
 # The same arithmetic in another order; what is left is float64 rounding.
 TOLERANCE = 1e-9
@@ -47,10 +42,8 @@ def test_every_length_equals_pystoi(extra):
   assert stoi(x, y, 10_000) == pytest.approx(pystoi.stoi(x, y, 10_000), abs=TOLERANCE)
 
 
-def test_read_speech_equals_pystoi():
-  shard = DATA / "speech" / "speech_test.tar"
-  if not shard.exists():
-    pytest.skip(f"no speech shard at {shard}; JAXCODEC_DATA names the folder that holds it")
+def test_read_speech_equals_pystoi(data):
+  shard = data / "speech" / "speech_test.tar"
   rng = np.random.default_rng(3)
   with tarfile.open(shard) as tar:
     members = sorted((m for m in tar if m.name.endswith(".flac")), key=lambda m: m.name)[:8]

@@ -1,0 +1,37 @@
+"""Eight CPU devices, a cache of compiled functions, and the real data."""
+
+import os
+import pathlib
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# All of it must stand before jax starts. The tests' answers are those of a CPU unless said otherwise.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+_EIGHT = "--xla_force_host_platform_device_count=8"
+if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT}".strip()
+
+
+@pytest.fixture(scope="session")
+def data() -> pathlib.Path:
+  """The folder of real data: `JAXCODEC_DATA`, or `shared/data` beside the checkout."""
+  folder = pathlib.Path(os.environ.get("JAXCODEC_DATA", _ROOT.parent / "shared" / "data"))
+  if not folder.is_dir():
+    pytest.skip(f"no data at {folder}; JAXCODEC_DATA names the folder that holds it")
+  return folder
+
+
+@pytest.fixture(scope="session")
+def mesh():
+  """A mesh of eight devices along `data`."""
+  import jax
+
+  if jax.device_count() < 8:
+    pytest.skip(f"needs 8 devices, there are {jax.device_count()}")
+  return jax.make_mesh(
+    (8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:8]
+  )

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from jaxcodec import functional as F
+
+
+def normal(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def weights(d, h):
+  return normal(d, 4 * h, seed=1), normal(h, 4 * h, seed=2), normal(4 * h, seed=3)
+
+
+def lstm_by_definition(x, input_kernel, recurrent_kernel, bias, h, c):
+  def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
+
+  outputs = []
+  for t in range(x.shape[1]):
+    i, f, g, o = np.split(x[:, t] @ input_kernel + h @ recurrent_kernel + bias, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    outputs.append(h)
+  return np.stack(outputs, axis=1), h, c
+
+
+@pytest.mark.parametrize(("steps", "d", "h"), [(1, 1, 1), (9, 3, 5)])
+@pytest.mark.parametrize("starts", [False, True])
+def test_lstm_is_its_definition(steps, d, h, starts):
+  x = normal(2, steps, d)
+  state = (normal(2, h, seed=4), normal(2, h, seed=5))
+  before = (np.zeros((2, h)), np.zeros((2, h))) if starts else state
+  exact = [np.asarray(a, np.float64) for a in (x, *weights(d, h), *before)]
+  want, last_h, last_c = lstm_by_definition(*exact)
+  got, after = F.lstm(x, *weights(d, h), None if starts else state)
+  # Float32 through nine steps of gates.
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  np.testing.assert_allclose(after[0], last_h, atol=1e-5)
+  np.testing.assert_allclose(after[1], last_c, atol=1e-5)
+
+
+def test_lstm_in_parts_equals_the_whole():
+  x = normal(2, 9, 3)
+  whole, end = F.lstm(x, *weights(3, 5))
+  first, state = F.lstm(x[:, :4], *weights(3, 5))
+  second, state = F.lstm(x[:, 4:], *weights(3, 5), state)
+  # One product with the input kernel per part, whose blocking depends on its size.
+  np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, atol=1e-6)
+  np.testing.assert_allclose(state[0], end[0], atol=1e-6)

@@ -1,0 +1,206 @@
+"""EnCodec against `transformers.EncodecModel`, at the sizes of the published models."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import jaxcodec
+
+torch = pytest.importorskip("torch", reason="torch comes with the parity extra")
+pytest.importorskip("transformers", reason="transformers comes with the parity extra")
+
+import encodec_reference as reference  # noqa: E402 - it imports torch.
+
+pytestmark = pytest.mark.parity
+
+LENGTHS = ("1", "hop-1", "hop", "hop+1", "3.37 s", "30 s")
+CASES = [
+  (name, bandwidth, length)
+  for name, bandwidths in (
+    ("24khz", (1.5, 3.0, 6.0, 12.0, 24.0)),
+    ("32khz", (2.2,)),
+    ("48khz", (3.0, 6.0, 12.0, 24.0)),
+  )
+  for bandwidth in bandwidths
+  for length in LENGTHS
+]
+
+# Float32 rounding of a distance, which is a sum over 128 features of a latent 20 layers deep.
+TIE = 1e-5
+
+encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
+decode = jax.jit(jaxcodec.decode)
+
+
+@functools.cache
+def reference_model(name):
+  return reference.make_model(name)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+  """From a configuration's name to the reference and the codec that reads its file."""
+
+  @functools.cache
+  def make(name):
+    directory = tmp_path_factory.mktemp(name)
+    reference_model(name).save_pretrained(directory)
+    return reference_model(name), jaxcodec.load(directory)
+
+  return make
+
+
+def samples(model, length):
+  hop, rate = model.config.hop_length, model.config.sampling_rate
+  named = {"1": 1, "hop-1": hop - 1, "hop": hop, "hop+1": hop + 1}
+  return named[length] if length in named else round(float(length.removesuffix(" s")) * rate)
+
+
+@torch.no_grad()
+def reference_encode(model, x, bandwidth):
+  """The model's own answer, and what its encoder gave its quantizer meanwhile: [B, F, D]."""
+  latents = []
+  hook = model.encoder.register_forward_hook(lambda module, inputs, z: latents.append(z))
+  answer = model.encode(torch.from_numpy(x).transpose(1, 2), bandwidth=bandwidth)
+  hook.remove()
+  return answer, torch.cat(latents, dim=2).transpose(1, 2).numpy()
+
+
+def as_ours(answer):
+  """Codes [B, F, Q] and scales [B, S] of the reference's [S, B, Q, F], without its padding."""
+  codes = answer.audio_codes.permute(1, 0, 3, 2).flatten(1, 2)
+  codes = codes[:, : codes.shape[1] - answer.last_frame_pad_length].numpy().astype(np.int32)
+  if answer.audio_scales[0] is None:
+    return codes
+  return jaxcodec.ScaledCodes(codes, torch.cat(answer.audio_scales, dim=1).numpy())
+
+
+def count_ties(got, want, latents, codebooks):
+  """How many frames differ; fails unless each does where its two nearest entries tie.
+
+  What comes after a frame's first difference codes another residual, so it is free.
+  """
+  assert got.shape == want.shape
+  assert got.dtype == np.int32
+  frames = np.argwhere((got != want).any(axis=-1))
+  for frame in map(tuple, frames):
+    stage = int(np.argmax(got[frame] != want[frame]))
+    residual = latents[frame].astype(np.float64)
+    for i in range(stage):
+      residual = residual - codebooks[i][want[frame][i]]
+    distance = np.sum((residual - codebooks[stage]) ** 2, axis=-1)
+    ours, theirs = distance[got[frame][stage]], distance[want[frame][stage]]
+    worst = max(ours, theirs) / distance.min() - 1
+    assert worst <= TIE, f"frame {frame}, stage {stage}: off by {worst:.1e}, which is no tie"
+  return len(frames)
+
+
+@pytest.mark.parametrize(("name", "bandwidth", "length"), CASES)
+def test_codes_scales_and_wave_equal_the_reference(pair, name, bandwidth, length):
+  model, codec = pair(name)
+  num_samples = samples(model, length)
+  # One row of 30 s: three would take three times the minutes and show no more.
+  batch = 1 if length == "30 s" else 3
+  seed = 100 + CASES.index((name, bandwidth, length))
+  x = reference.signal(batch, codec.channels, num_samples, codec.sample_rate, seed)
+  answer, latents = reference_encode(model, x, bandwidth)
+  want = as_ours(answer)
+
+  got = encode(codec, x, bitrate=round(1000 * bandwidth))
+  if codec.module.normalize:
+    np.testing.assert_allclose(got.scales, want.scales, rtol=1e-6)
+  codes = [c.codes if codec.module.normalize else c for c in (got, want)]
+  assert codes[0].shape[1] == codec.module.num_frames(num_samples)
+  codebooks = [layer.codebook.embed.double().numpy() for layer in model.quantizer.layers]
+  frames = batch * codes[0].shape[1]
+  ties = count_ties(np.asarray(codes[0]), codes[1], latents, codebooks)
+  print(f"frames {frames}, of them ties {ties}")  # `pytest -rP` shows it.
+  assert ties <= 1 + 0.005 * frames
+
+  exact = jax.eval_shape(functools.partial(jaxcodec.decode, length=num_samples), codec, got)
+  assert exact.shape == x.shape
+  # The decoder has no part that depends on the rate, so long signals go through it at one.
+  if length == "30 s" and bandwidth != model.config.target_bandwidths[-1]:
+    return
+  with torch.no_grad():
+    wave = model.decode(
+      answer.audio_codes,
+      answer.audio_scales,
+      last_frame_pad_length=answer.last_frame_pad_length,
+    ).audio_values
+  wave = wave.transpose(1, 2).numpy()
+  difference = np.abs(np.asarray(decode(codec, want)) - wave).max()
+  print(f"wave of peak {np.abs(wave).max():.2f}, largest difference {difference:.1e}")
+  assert difference <= 1e-4
+
+
+def test_codes_of_a_last_segment_within_the_overlap_equal_the_reference(pair):
+  """Of such a signal the reference decodes nothing: it raises, as its segments have other sizes."""
+  model, codec = pair("48khz")
+  x = reference.signal(1, 2, 47_520 + 300, 48_000, seed=5)
+  answer, latents = reference_encode(model, x, 3.0)
+  want, got = as_ours(answer), encode(codec, x, bitrate=3000)
+  np.testing.assert_allclose(got.scales, want.scales, rtol=1e-6)
+  codebooks = [layer.codebook.embed.double().numpy() for layer in model.quantizer.layers]
+  assert count_ties(np.asarray(got.codes), want.codes, latents, codebooks) <= 1
+  assert decode(codec, got).shape == (1, 47_520 + 320, 2)
+
+
+@pytest.mark.parametrize("name", reference.CONFIGS)
+def test_the_reference_uses_its_codebooks(pair, name):
+  """Were a few entries to win always, equal codes would say little."""
+  model, codec = pair(name)
+  x = reference.signal(6, codec.channels, 8 * codec.sample_rate, codec.sample_rate, seed=7)
+  codes = as_ours(reference_encode(model, x, model.config.target_bandwidths[-1])[0])
+  codes = codes.codes if codec.module.normalize else codes
+  entries = min(codec.codebook_sizes[0], codes[..., 0].size)
+  use = [len(np.unique(codes[..., q])) / entries for q in range(codes.shape[-1])]
+  assert min(use) >= 0.5, use
+
+
+TINY = {
+  "num_filters": 4,
+  "hidden_size": 8,
+  "codebook_size": 16,
+  "upsampling_ratios": [5, 4],
+  "target_bandwidths": [9.6],
+}
+
+
+@pytest.mark.parametrize("overrides", [{}, {"use_causal_conv": False, "use_conv_shortcut": False}])
+def test_old_and_new_names_of_weight_norm_give_the_same_params(tmp_path, overrides):
+  model = reference.make_model("24khz", **TINY, **overrides)
+  model.save_pretrained(tmp_path / "new")
+  model.config.save_pretrained(tmp_path / "old")
+  tensors = safetensors.numpy.load_file(tmp_path / "new" / "model.safetensors")
+  # Whichever of the two names this version of transformers writes.
+  for directory, g, v in (
+    ("new", "parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ("old", "weight_g", "weight_v"),
+  ):
+    renamed = {
+      key.replace("parametrizations.weight.original0", g)
+      .replace("parametrizations.weight.original1", v)
+      .replace("weight_g", g)
+      .replace("weight_v", v): value
+      for key, value in tensors.items()
+    }
+    assert any(key.endswith(v) for key in renamed)
+    safetensors.numpy.save_file(renamed, tmp_path / directory / "model.safetensors")
+  new, old = (jaxcodec.load(tmp_path / directory) for directory in ("new", "old"))
+  assert jax.tree.structure(new.params) == jax.tree.structure(old.params)
+  jax.tree.map(np.testing.assert_array_equal, new.params, old.params)
+  # The folded kernel is what the reference convolves with.
+  np.testing.assert_allclose(
+    new.params["encoder"]["conv_in"]["kernel"],
+    model.encoder.layers[0].conv.weight.detach().numpy().transpose(2, 1, 0),
+    rtol=1e-6,
+  )
+  x = reference.signal(2, 1, 1001, 24_000, seed=3)
+  answer, latents = reference_encode(model, x, 9.6)
+  codebooks = [layer.codebook.embed.double().numpy() for layer in model.quantizer.layers]
+  got = np.asarray(jaxcodec.encode(new, x))
+  assert count_ties(got, as_ours(answer), latents, codebooks) <= 1

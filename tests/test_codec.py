@@ -1,0 +1,376 @@
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxcodec
+from jaxcodec.audio.encodec import Encodec
+from jaxcodec.codec import fingerprint
+from jaxcodec.layers.seanet import SEANetConfig
+
+NET = SEANetConfig(num_filters=4, strides=(2, 3), dimension=8, num_lstm_layers=1)
+HOP = 6
+BITRATES = (8000, 16_000)
+CAUSAL = Encodec(
+  net=dataclasses.replace(NET, pad_mode="zero"),
+  sample_rate=6000,
+  num_codebooks=4,
+  codebook_size=16,
+  bitrates=BITRATES,
+)
+MODULES = {
+  "zero": CAUSAL,
+  "reflect": dataclasses.replace(CAUSAL, net=NET),
+  # Segments of 60 samples that overlap by 12: ten frames each.
+  "segmented": dataclasses.replace(
+    CAUSAL,
+    net=dataclasses.replace(NET, channels=2, causal=False, norm="time_group"),
+    segment_length=60,
+    segment_stride=48,
+    normalize=True,
+  ),
+}
+EVERY = pytest.mark.parametrize("name", MODULES)
+STREAMS = pytest.mark.parametrize("name", ["zero", "reflect"])
+
+encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
+decode = jax.jit(jaxcodec.decode, static_argnames="length")
+
+
+def signal(batch, length, channels=1, seed=0):
+  x = np.random.default_rng(seed).normal(size=(batch, length, channels))
+  return np.clip(0.3 * x, -1, 1).astype(np.float32)
+
+
+@functools.cache
+def codec_of(name):
+  """Random weights, and codebooks as wide as the latents."""
+  module = MODULES[name]
+  x = signal(4, 240, module.channels, seed=1)
+  params = jax.jit(module.init)(jax.random.key(0), x)["params"]
+  latents = lambda module, x: module.encoder(x)[0]  # noqa: E731
+  z = jax.jit(lambda p, x: module.apply({"params": p}, x, method=latents))(params, x)
+  params["quantizer"]["codebooks"] *= z.std()
+  prior = jnp.ones((module.num_codebooks, module.codebook_size), jnp.int32)
+  return jaxcodec.Codec(module=module, params=params, prior=prior, name=name)
+
+
+def integers(codes):
+  return codes.codes if isinstance(codes, jaxcodec.ScaledCodes) else codes
+
+
+@EVERY
+def test_codes_are_the_same_with_and_without_jit(name):
+  codec = codec_of(name)
+  x = signal(2, 100, codec.channels)
+  eager = integers(jaxcodec.encode(codec, x))
+  np.testing.assert_array_equal(integers(encode(codec, x)), eager)
+  assert len(np.unique(eager)) > 4
+
+
+@EVERY
+def test_vmap_gives_the_codes_of_each(name):
+  codec = codec_of(name)
+  x = np.stack([signal(2, 30, codec.channels, seed=s) for s in range(3)])
+  mapped = integers(jax.jit(jax.vmap(jaxcodec.encode, in_axes=(None, 0)))(codec, x))
+  for i in range(3):
+    np.testing.assert_array_equal(mapped[i], integers(encode(codec, x[i])))
+
+
+@EVERY
+def test_rows_of_a_batch_do_not_meet(name):
+  codec = codec_of(name)
+  x = signal(3, 100, codec.channels)
+  together, alone = integers(encode(codec, x)), integers(encode(codec, x[1:2]))
+  np.testing.assert_array_equal(together[1:2], alone)
+
+
+@EVERY
+def test_decode_has_a_gradient_for_what_it_uses(name):
+  codec = codec_of(name)
+  codes = encode(codec, signal(2, 100, codec.channels))
+  weight = signal(2, 100, codec.channels, seed=2)
+
+  def loss(params):
+    y = jaxcodec.decode(dataclasses.replace(codec, params=params), codes, length=100)
+    return jnp.vdot(weight, y)
+
+  gradient = jax.jit(jax.grad(loss))(codec.params)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["encoder"]))
+  assert np.any(gradient["quantizer"]["codebooks"])
+  for path, leaf in jax.tree_util.tree_leaves_with_path(gradient["decoder"]):
+    assert np.any(leaf), path
+
+
+@EVERY
+def test_a_sharded_batch_has_the_codes_of_the_whole(name, mesh):
+  codec = codec_of(name)
+  x = signal(8, 100, codec.channels)
+  sharded = jax.device_put(x, NamedSharding(mesh, P("data")))
+  replicated = jax.device_put(codec, NamedSharding(mesh, P()))
+  codes = integers(encode(replicated, sharded))
+  assert len(codes.sharding.device_set) == 8
+  np.testing.assert_array_equal(codes, integers(encode(codec, x)))
+
+
+@EVERY
+@pytest.mark.parametrize("length", [0, 1, HOP - 1, HOP, HOP + 1])
+def test_every_length_comes_back_exactly(name, length):
+  codec = codec_of(name)
+  codes = encode(codec, signal(2, length, codec.channels))
+  assert integers(codes).shape == (2, -(-length // HOP), 4)
+  assert integers(codes).dtype == jnp.int32
+  y = decode(codec, codes, length=length)
+  assert y.shape == (2, length, codec.channels)
+  assert y.dtype == jnp.float32
+  assert np.isfinite(y).all()
+
+
+# 61 leaves a last segment longer than the overlap; 49, 60, 97 to 108 one that is not, so that the
+# segment before it is short too.
+@pytest.mark.parametrize("length", [48, 49, 60, 61, 96, 97, 102, 108, 109, 145, 300, 481])
+def test_segments_of_any_length_come_back_exactly(length):
+  codec = codec_of("segmented")
+  x = jax.ShapeDtypeStruct((2, length, 2), jnp.float32)
+  codes = jax.eval_shape(jaxcodec.encode, codec, x)
+  assert codes.codes.shape == (2, codec.module.num_frames(length), 4)
+  assert codes.scales.shape == (2, -(-length // 48))
+  y = jax.eval_shape(functools.partial(jaxcodec.decode, length=length), codec, codes)
+  assert y.shape == (2, length, 2)
+
+
+@pytest.mark.parametrize("length", [49, 60, 100, 106, 130])
+def test_segments_are_coded_alone_and_joined_by_their_weights(length):
+  codec = codec_of("segmented")
+  x = signal(2, length, 2)
+  # With no overlap, 60 samples or fewer are one segment.
+  alone = dataclasses.replace(codec, module=dataclasses.replace(codec.module, segment_stride=60))
+  parts = [encode(alone, x[:, start : start + 60]) for start in range(0, length, 48)]
+  codes = encode(codec, x)
+  np.testing.assert_array_equal(codes.codes, np.concatenate([p.codes for p in parts], axis=1))
+  scales = np.concatenate([p.scales for p in parts], axis=1)
+  np.testing.assert_allclose(codes.scales, scales, rtol=1e-6)
+  waves = [np.asarray(decode(alone, part)) for part in parts]
+  triangle = 0.5 - np.abs(np.arange(1, 1 + waves[0].shape[1]) / (1 + waves[0].shape[1]) - 0.5)
+  total, weights = np.zeros((2, length + 60, 2)), np.zeros((length + 60, 1))
+  for i, wave in enumerate(waves):
+    there, weight = slice(48 * i, 48 * i + wave.shape[1]), triangle[: wave.shape[1], None]
+    total[:, there] += weight * wave
+    weights[there] += weight
+  y = decode(codec, codes, length=length)
+  np.testing.assert_allclose(y, total[:, :length] / weights[:length], atol=1e-6)
+
+
+@pytest.mark.parametrize("hop", [1, 6, 7, 13])
+@pytest.mark.parametrize(("size", "stride"), [(60, 48), (60, 60), (60, 59), (60, 30)])
+def test_the_frames_of_a_signal_tell_those_of_its_segments(size, stride, hop):
+  module = dataclasses.replace(
+    CAUSAL,
+    net=dataclasses.replace(NET, strides=(hop,)),
+    segment_length=size,
+    segment_stride=stride,
+  )
+  for length in range(1, 400):
+    want = tuple(-(-min(size, length - s) // hop) for s in range(0, length, stride))
+    assert sum(want) == module.num_frames(length)
+    assert module.segment_split(sum(want), len(want)) == want
+
+
+def test_scales_are_the_loudness_of_each_segment():
+  codec = codec_of("segmented")
+  x = signal(2, 100, 2)
+  want = [np.sqrt(np.mean(x[:, s : s + 60].mean(axis=-1) ** 2, axis=1)) for s in (0, 48, 96)]
+  codes = encode(codec, x)
+  np.testing.assert_allclose(codes.scales, np.stack(want, axis=1), rtol=1e-5)
+  louder = encode(codec, 2 * x)
+  np.testing.assert_allclose(louder.scales, 2 * codes.scales, rtol=1e-6)
+  np.testing.assert_array_equal(louder.codes, codes.codes)
+
+
+@EVERY
+def test_a_lower_bitrate_is_the_first_codebooks(name):
+  codec = codec_of(name)
+  x = signal(2, 100, codec.channels)
+  whole = integers(encode(codec, x))
+  low = integers(encode(codec, x, bitrate=8000))
+  # 1000 frames a second of 4 bits.
+  assert low.shape[-1] == 2
+  np.testing.assert_array_equal(low, whole[..., :2])
+
+
+def test_zeros_after_the_signal_change_nothing_before_them():
+  codec = codec_of("zero")
+  x = signal(2, 45)
+  padded = np.pad(x, ((0, 0), (0, 25), (0, 0)))
+  np.testing.assert_array_equal(encode(codec, padded)[:, :8], encode(codec, x))
+
+
+@pytest.mark.parametrize(
+  ("x", "words"),
+  [
+    (np.zeros((1, 60, 1), np.int16), "floating.*int16"),
+    (np.zeros((1, 60, 2), np.float32), r"\[batch, time, 1\], got shape \(1, 60, 2\)"),
+    (np.zeros((60, 1), np.float32), r"got shape \(60, 1\)"),
+    (np.zeros((60,), np.float32), r"got shape \(60,\)"),
+  ],
+)
+def test_a_wrong_signal_is_named(x, words):
+  with pytest.raises(ValueError, match=words):
+    jaxcodec.encode(codec_of("zero"), x)
+
+
+def test_a_bitrate_that_is_not_offered_is_named_with_those_that_are():
+  with pytest.raises(ValueError, match="no bitrate 6000 bit/s; it has 8000, 16000"):
+    jaxcodec.encode(codec_of("zero"), signal(1, 60), bitrate=6000)
+
+
+@pytest.mark.parametrize(
+  ("codes", "words"),
+  [
+    (np.zeros((1, 3, 4), np.float32), "codes must be integers, got float32"),
+    (np.zeros((1, 3, 5), np.int32), r"1 to 4\], got shape \(1, 3, 5\)"),
+    (np.zeros((1, 3, 0), np.int32), r"got shape \(1, 3, 0\)"),
+    (np.zeros((3, 4), np.int32), r"got shape \(3, 4\)"),
+    (jaxcodec.ScaledCodes(np.zeros((1, 3, 4), np.int32), np.ones((1, 1))), "an array of codes"),
+  ],
+)
+def test_wrong_codes_are_named(codes, words):
+  with pytest.raises(ValueError, match=words):
+    jaxcodec.decode(codec_of("zero"), codes)
+
+
+@pytest.mark.parametrize("length", [-1, 19])
+def test_a_length_that_the_codes_do_not_cover_is_named(length):
+  codes = np.zeros((1, 3, 4), np.int32)
+  with pytest.raises(ValueError, match=f"length {length} of a signal of 18 samples"):
+    decode(codec_of("zero"), codes, length=length)
+
+
+def test_a_normalised_codec_wants_a_scale_per_segment():
+  codec = codec_of("segmented")
+  with pytest.raises(ValueError, match="decodes ScaledCodes"):
+    jaxcodec.decode(codec, np.zeros((1, 3, 4), np.int32))
+  with pytest.raises(ValueError, match="2 scales for 3 frames in segments of 10"):
+    jaxcodec.decode(codec, jaxcodec.ScaledCodes(np.zeros((1, 3, 4), np.int32), np.ones((1, 2))))
+
+
+encode_chunk = jax.jit(jaxcodec.encode_chunk, static_argnames=("bitrate", "final"))
+decode_chunk = jax.jit(jaxcodec.decode_chunk)
+TOTAL = 12  # Frames of a streamed signal, the last of them ragged.
+
+
+@functools.cache
+def whole_of(name):
+  x = signal(2, TOTAL * HOP - 2, seed=4)
+  codes = encode(codec_of(name), x)
+  return x, codes, decode(codec_of(name), codes)
+
+
+def cut(sizes):
+  """Frame sizes in turn, until all of `TOTAL` are in: pairs of start and stop."""
+  bounds, i = [0], 0
+  while bounds[-1] < TOTAL:
+    bounds.append(min(TOTAL, bounds[-1] + sizes[i % len(sizes)]))
+    i += 1
+  return list(itertools.pairwise(bounds))
+
+
+@STREAMS
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5))
+@settings(max_examples=6, deadline=None)
+def test_encoding_in_chunks_gives_the_codes_of_the_whole(name, sizes):
+  codec, (x, want, _) = codec_of(name), whole_of(name)
+  if name == "reflect":
+    sizes = [7, *sizes]  # The last layer reflects six frames.
+  state, parts = jaxcodec.init_stream(codec, batch=2), []
+  for start, stop in cut(sizes):
+    chunk = x[:, start * HOP : stop * HOP]
+    state, codes = encode_chunk(codec, state, chunk, final=stop == TOTAL)
+    parts.append(codes)
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), want)
+
+
+@STREAMS
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5))
+@settings(max_examples=6, deadline=None)
+def test_decoding_in_chunks_gives_the_wave_of_the_whole(name, sizes):
+  codec, (_, codes, want) = codec_of(name), whole_of(name)
+  if name == "reflect":
+    sizes = [7, *sizes]
+  state, parts = jaxcodec.init_stream(codec, batch=2), []
+  for start, stop in cut(sizes):
+    state, y = decode_chunk(codec, state, codes[:, start:stop])
+    parts.append(y)
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), want, atol=1e-5)
+
+
+def test_a_stream_may_end_with_an_empty_chunk():
+  codec, (x, want, _) = codec_of("zero"), whole_of("zero")
+  state = jaxcodec.init_stream(codec, batch=2)
+  state, codes = encode_chunk(codec, state, x[:, : 4 * HOP], bitrate=8000)
+  np.testing.assert_array_equal(codes, want[:, :4, :2])
+  _, nothing = jaxcodec.encode_chunk(codec, state, x[:, :0], final=True)
+  assert nothing.shape == (2, 0, 4)
+
+
+def test_what_cannot_stream_says_so():
+  with pytest.raises(ValueError, match="not causal"):
+    jaxcodec.init_stream(codec_of("segmented"))
+  codec = codec_of("zero")
+  with pytest.raises(ValueError, match="a chunk of 7 samples is no multiple of 6"):
+    jaxcodec.encode_chunk(codec, jaxcodec.init_stream(codec), signal(1, 7))
+  reflect = codec_of("reflect")
+  with pytest.raises(ValueError, match="the first chunk is too short"):
+    jaxcodec.encode_chunk(reflect, jaxcodec.init_stream(reflect), signal(1, HOP))
+
+
+@EVERY
+def test_a_codec_is_a_pytree_of_its_arrays(name):
+  codec = codec_of(name)
+  copy = jax.tree.map(lambda leaf: leaf, codec)
+  assert isinstance(copy, jaxcodec.Codec)
+  assert copy.module == codec.module
+  assert copy.name == codec.name
+  assert jax.tree.structure(copy) == jax.tree.structure(codec)
+  assert len(jax.tree.leaves(codec)) == len(jax.tree.leaves(codec.params)) + 1
+  assert fingerprint(copy) == fingerprint(codec)
+
+
+def test_the_fingerprint_tells_weights_priors_and_configurations_apart():
+  codec = codec_of("zero")
+  bias = codec.params["decoder"]["conv_out"]["bias"]
+  params = jax.tree.map(lambda leaf: leaf, codec.params)
+  params["decoder"]["conv_out"]["bias"] = bias.at[0].set(jnp.nextafter(bias[0], 1.0))
+  others = [
+    dataclasses.replace(codec, params=params),
+    dataclasses.replace(codec, prior=codec.prior.at[0, 0].add(1)),
+    dataclasses.replace(codec, module=dataclasses.replace(codec.module, sample_rate=6001)),
+    dataclasses.replace(codec, module=MODULES["reflect"]),
+  ]
+  prints = [fingerprint(codec), *map(fingerprint, others)]
+  assert len(set(prints)) == len(prints)
+  assert all(len(p) == 16 for p in prints)
+  assert fingerprint(dataclasses.replace(codec, name="renamed")) == prints[0]
+
+
+def test_one_compilation_serves_every_signal_of_a_shape():
+  codec, count = codec_of("zero"), 0
+
+  def traced(codec, x):
+    nonlocal count
+    count += 1
+    return jaxcodec.encode(codec, x)
+
+  function = jax.jit(traced)
+  function(codec, signal(1, 60))
+  function(jax.tree.map(lambda leaf: leaf + 0, codec), signal(1, 60, seed=1))
+  assert count == 1
