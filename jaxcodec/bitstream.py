@@ -1,7 +1,7 @@
 """Signals to `.jxc` bytes and back, in memory or block by block.
 
-A causal codec runs through a recording of any length in chunks, carrying its state, with the very codes
-of the whole; memory does not grow with the recording but for the codes themselves.
+A causal codec runs through a recording of any length in chunks, carrying its state, with the very
+codes of the whole; memory does not grow with the recording but for the codes themselves.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,8 @@ from jaxcodec.entropy.container import Header
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load
 
-# A chunk of a file can be decoded alone, so it should be short; its tables adapt, so it should be long.
+# A chunk of a file can be decoded alone, so it should be short; its tables adapt, so it should be
+# long.
 _CHUNK_SECONDS = 10
 
 _encode = jax.jit(codec_lib.encode, static_argnames="bitrate")
@@ -128,6 +129,9 @@ def _decode_blocks(codec: Codec, header: Header, data: bytes) -> Iterator[np.nda
     chunks = list(chunks)
     codes = np.concatenate([codes for codes, _ in chunks], axis=1) if chunks else None
     if codes is not None:
+      missing = _missing_frames(codec, left)
+      end = codes.shape[1] - codec.module.segment_sizes(left)[-1]
+      codes = np.delete(codes, slice(end - missing, end), axis=1)
       if codec.module.normalize:
         codes = ScaledCodes(codes, np.concatenate([scales for _, scales in chunks], axis=1))
       yield np.asarray(_decode(codec, codes))[:, :left]
@@ -171,12 +175,27 @@ def _encode_whole(codec: Codec, blocks, bitrate):
   if x.shape[1] == 0:
     return
   codes, scales = _split(_encode(codec, jnp.asarray(x), bitrate=bitrate))
+  codes = np.asarray(codes)
+  missing = _missing_frames(codec, x.shape[1])
+  if missing:
+    at = codes.shape[1] - codec.module.segment_sizes(x.shape[1])[-1]
+    codes = np.insert(codes, [at] * missing, 0, axis=1)
   frames = _frames_per_chunk(codec)
   segments = frames // codec.module.segment_frames if codec.module.segment_frames else 0
   for i in range(0, codes.shape[1], frames):
     j = i // frames * segments
     part = None if scales is None else np.asarray(scales[:, j : j + segments])
     yield np.asarray(codes[:, i : i + frames]), part
+
+
+def _missing_frames(codec: Codec, num_samples: int) -> int:
+  """Frames by which the last segment but one is shorter than the file's frames per segment.
+
+  It is so only where the last segment lies within the overlap; the file has zeros there, so that
+  every segment of it but the last is whole.
+  """
+  sizes = codec.module.segment_sizes(num_samples)
+  return codec.module.segment_frames - sizes[-2] if len(sizes) > 1 else 0
 
 
 def _split(codes):
@@ -194,7 +213,8 @@ def _frames_per_chunk(codec: Codec) -> int:
 
 
 def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, bool]]:
-  """The same signal in blocks of `size` steps, the last one shorter, each with whether it is last."""
+  """The same signal in blocks of `size` steps, the last one shorter, each with whether it is
+  last."""
   held: list[np.ndarray] = []
   count = 0
   for block in blocks:
@@ -206,6 +226,17 @@ def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarr
       held, count = [joined[:, size:]], count - size
   if count:
     yield np.concatenate(held, axis=1), True
+
+
+def _stored_frames(codec: Codec, num_samples: int) -> int:
+  """Frames of a file with a signal of `num_samples`."""
+  module = codec.module
+  if module.segment_length is None:
+    return -(-num_samples // module.hop_length)
+  # Counted, not listed: a hostile header may claim any number of samples.
+  whole = max(0, -(-num_samples // module.segment_stride) - 1)
+  last = num_samples - whole * module.segment_stride
+  return whole * module.segment_frames + -(-last // module.hop_length)
 
 
 def _require_match(codec: Codec, header: Header) -> None:
@@ -221,7 +252,7 @@ def _require_match(codec: Codec, header: Header) -> None:
     ("hop length", header.hop_length, codec.hop_length),
     ("codebook sizes", header.codebook_sizes, sizes),
     ("segment frames", header.segment_frames, module.segment_frames if module.normalize else 0),
-    ("number of frames", header.num_frames, module.num_frames(header.num_samples)),
+    ("number of frames", header.num_frames, _stored_frames(codec, header.num_samples)),
   )
   for what, found, needed in facts:
     if found != needed:

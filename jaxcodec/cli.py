@@ -1,6 +1,7 @@
 """The `jaxcodec` command: encode, decode, info, codecs, demo.
 
-Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print one line.
+Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
+one line.
 """
 
 import argparse

@@ -79,8 +79,8 @@ def encode(codec: Codec, x: jax.Array, *, bitrate: int | None = None) -> jax.Arr
     bitrate: one of `codec.bitrates` in bit/s; None for the highest. Static under jit.
 
   Returns:
-    int32 `[batch, frames, codebooks]`; for a codec that normalises loudness, `ScaledCodes` of these and
-    of float32 scales `[batch, segments]`.
+    int32 `[batch, frames, codebooks]`; for a codec that normalises loudness, `ScaledCodes` of
+    these and of float32 scales `[batch, segments]`.
 
   Raises:
     ValueError: if the shape, the type or the bitrate does not fit the codec.
@@ -192,8 +192,8 @@ def module_config(module: nn.Module) -> dict[str, Any]:
 def fingerprint(codec: Codec) -> bytes:
   """16 bytes that tell codecs apart: of the configuration, the weights and the prior.
 
-  SHA-256 over the configuration as JSON and each array's path, shape and little-endian bytes, in the
-  order of the paths; the same on every machine.
+  SHA-256 over the configuration as JSON and each array's path, shape and little-endian bytes, in
+  the order of the paths; the same on every machine.
   """
   digest = hashlib.sha256(json.dumps(module_config(codec.module), sort_keys=True).encode())
   leaves = jax.tree_util.tree_leaves_with_path({"params": codec.params, "prior": codec.prior})

@@ -44,10 +44,10 @@ def run(codec: Codec, sources: Sequence[pathlib.Path], out: pathlib.Path) -> pat
   report.print_table(results)
   page = out / "index.html"
   intro = (
-    f"Coded with {codec.name}: {codec.sample_rate} Hz, {codec.channels} channel. The rates are those of "
-    "the real files, header and checksums included. STOI is the intelligibility measure of Taal et al. "
-    "(at most 1); SI-SDR compares waves and is not what the ear hears. Speed counts coding and decoding "
-    "together, after compilation."
+    f"Coded with {codec.name}: {codec.sample_rate} Hz, {codec.channels} channel. The rates are "
+    "those of the real files, header and checksums included. STOI is the intelligibility measure "
+    "of Taal et al. (at most 1); SI-SDR compares waves and is not what the ear hears. Speed counts "
+    "coding and decoding together, after compilation."
   )
   report.html_page(page, "jaxcodec demo", intro, results, samples)
   return page

@@ -2,9 +2,10 @@
 
 Command: python -m launch.train_speech --data SPEECH_DIR --out DIR --minutes 90
 
-SPEECH_DIR holds `speech_train.tar`, a tar of clips at 16 kHz. One process, one device, no discriminator:
-a multi-scale log-mel distance and the log of the wave's relative error. The run ends after `--minutes` of
-wall time, its learning rate falling with the time used, and leaves the codec in DIR/speech-16khz.
+SPEECH_DIR holds `speech_train.tar`, a tar of clips at 16 kHz. One process, one device, no
+discriminator: a multi-scale log-mel distance and the log of the wave's relative error. The run
+ends after `--minutes` of wall time, its learning rate falling with the time used, and leaves the
+codec in DIR/speech-16khz.
 """
 
 import argparse
@@ -115,8 +116,8 @@ def init_state(key, x, config: Config):
 def optimizer(config: Config) -> optax.GradientTransformation:
   """Muon for the kernels, Adam for the biases; the caller scales by the learning rate.
 
-  A kernel [width, in, out] is a matrix from (width, in) to out. Muon reaches in 300 steps what takes
-  Adam several times as many here.
+  A kernel [width, in, out] is a matrix from (width, in) to out. Muon reaches in 300 steps what
+  takes Adam several times as many here.
   """
 
   def dimensions(params):

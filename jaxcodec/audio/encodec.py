@@ -1,8 +1,8 @@
 """EnCodec: SEANet encoder, residual vector quantizer, SEANet decoder.
 
 The idea: one network serves every bit rate, because training draws the number of residual stages at
-random; a file then stores as many stages as its rate pays for. The 48 kHz model works on segments of a
-second, each divided by its own loudness, and joins them by a weighted overlap-add.
+random; a file then stores as many stages as its rate pays for. The 48 kHz model works on segments
+of a second, each divided by its own loudness, and joins them by a weighted overlap-add.
 Source: Defossez et al., https://arxiv.org/abs/2210.13438; github.com/facebookresearch/encodec.
 """
 
@@ -81,7 +81,8 @@ class Encodec(nn.Module):
 
   @property
   def pads_with_zeros(self) -> bool:
-    """Whether zeros after the signal, or dropped codes after its codes, change nothing before them."""
+    """Whether zeros after the signal, or dropped codes after its codes, change nothing before
+    them."""
     return self.streams and self.net.pad_mode == "zero"
 
   def num_active(self, bitrate: int) -> int:
@@ -92,11 +93,13 @@ class Encodec(nn.Module):
 
   def num_frames(self, num_samples: int) -> int:
     """Latents of a signal of `num_samples`."""
-    if self.segment_length is None:
-      return -(-num_samples // self.hop_length)
-    starts = range(0, num_samples, self.segment_stride)
-    sizes = [min(self.segment_length, num_samples - start) for start in starts]
-    return sum(-(-size // self.hop_length) for size in sizes)
+    return sum(self.segment_sizes(num_samples))
+
+  def segment_sizes(self, num_samples: int) -> tuple[int, ...]:
+    """Latents of each segment of a signal of `num_samples`; one segment if the codec has none."""
+    starts = range(0, num_samples, self.segment_stride or max(1, num_samples))
+    sizes = [min(self.segment_length or num_samples, num_samples - start) for start in starts]
+    return tuple(-(-size // self.hop_length) for size in sizes)
 
   def segment_split(self, num_frames: int, count: int) -> tuple[int, ...]:
     """Latents of each of `count` segments that have `num_frames` together.

@@ -1,7 +1,8 @@
 """One-dimensional convolutions, whole or in chunks, as pure functions.
 
-Shapes: x [B, T, C], kernels [width, in, out]. A causal convolution over a signal that comes in chunks
-takes what it must remember as `state` and returns it; `state=None` says that the signal starts here.
+Shapes: x [B, T, C], kernels [width, in, out]. A causal convolution over a signal that comes in
+chunks takes what it must remember as `state` and returns it; `state=None` says that the signal
+starts here.
 """
 
 from typing import Literal
@@ -28,8 +29,8 @@ def conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1):
 def conv_transpose(x, kernel, bias=None, *, stride: int):
   """Transposed convolution, untrimmed: [B, T, in] -> [B, (T - 1) * stride + width, out].
 
-  Written as a convolution to `stride * out` channels and a reshape, because XLA's weight gradient of a
-  convolution with dilated input is tens of times slower on CPU.
+  Written as a convolution to `stride * out` channels and a reshape, because XLA's weight gradient
+  of a convolution with dilated input is tens of times slower on CPU.
   """
   taps = -(-kernel.shape[0] // stride)
   y = _subpixel(jnp.pad(x, ((0, 0), (taps - 1, taps - 1), (0, 0))), kernel, stride)
@@ -80,9 +81,9 @@ def causal_conv(
 def causal_conv_transpose(x, kernel, bias=None, state=None, *, stride: int):
   """Transposed convolution cut at the right to `T * stride` samples, so that it is causal.
 
-  The state is the last `ceil(width / stride) - 1` inputs, not the output's overlapping tail: then every
-  output is one sum over all its taps, as in the whole. Chunks equal the whole up to the order in which
-  the backend multiplies matrices of their height.
+  The state is the last `ceil(width / stride) - 1` inputs, not the output's overlapping tail: then
+  every output is one sum over all its taps, as in the whole. Chunks equal the whole up to the
+  order in which the backend multiplies matrices of their height.
   """
   past = -(-kernel.shape[0] // stride) - 1
   if state is None:
@@ -104,7 +105,8 @@ def same_conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1, pad_m
 
 
 def pad(x, left: int, right: int, mode: PadMode):
-  """Pads the time axis; a signal too short to reflect is lengthened by zeros first, then cut back."""
+  """Pads the time axis; a signal too short to reflect is lengthened by zeros first, then cut
+  back."""
   widths = ((0, 0), (left, right), (0, 0))
   if mode == "zero" or left == right == 0:
     return jnp.pad(x, widths)
@@ -114,7 +116,8 @@ def pad(x, left: int, right: int, mode: PadMode):
 
 
 def _subpixel(x, kernel, stride: int):
-  """Blocks of `stride` outputs from each run of taps: [B, T, in] -> [B, (T - taps + 1) * stride, out]."""
+  """Blocks of `stride` outputs from each run of taps: [B, T, in] -> [B, (T - taps + 1) * stride,
+  out]."""
   width, features_in, features_out = kernel.shape
   taps = -(-width // stride)
   kernel = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))

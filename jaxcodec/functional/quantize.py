@@ -12,7 +12,8 @@ from pallas_kernels import nearest_code
 
 
 class CodeStatistics(NamedTuple):
-  """What a batch says of a codebook: counts [Q, K] and sums [Q, K, D] of the vectors of each entry."""
+  """What a batch says of a codebook: counts [Q, K] and sums [Q, K, D] of the vectors of each
+  entry."""
 
   counts: jax.Array
   sums: jax.Array
@@ -46,8 +47,8 @@ def residual_encode(z, codebooks):
 def residual_decode(codes, codebooks):
   """Sum of the coded entries, added in the order of the stages; [..., Q] -> [..., D].
 
-  `codes` may hold fewer stages than `codebooks`: the first ones. A code outside the codebook, such as
-  the -1 of a dropped stage, adds nothing.
+  `codes` may hold fewer stages than `codebooks`: the first ones. A code outside the codebook, such
+  as the -1 of a dropped stage, adds nothing.
 
   Raises:
     ValueError: if there are more codes than codebooks.
@@ -70,8 +71,8 @@ def residual_decode(codes, codebooks):
 def residual_statistics(z, codes, codebooks) -> CodeStatistics:
   """Counts and sums per entry of what each stage was given; z [N, D], codes [N, Q].
 
-  A code of -1 counts for nothing, so a dropped stage or a padded row does not move a codebook. Under
-  jit with a sharded batch the sums run over the whole batch, not over a device's part of it.
+  A code of -1 counts for nothing, so a dropped stage or a padded row does not move a codebook.
+  Under jit with a sharded batch the sums run over the whole batch, not over a device's part of it.
   """
 
   def stage(residual, inputs):
@@ -111,10 +112,12 @@ def ema_update(
 
 
 def restart_dead_codes(key, codebooks, ema: EmaState, residuals, threshold):
-  """Entries used less than `threshold` become random vectors of the batch; returns `(codebooks, ema)`.
+  """Entries used less than `threshold` become random vectors of the batch; returns `(codebooks,
+  ema)`.
 
-  `residuals` [Q, N, D] is what each stage was given, `threshold` a number or [Q, 1]. Counts and sums of a restarted entry are set with
-  it; were they left, the next `ema_update` would put the old entry back (EnCodec's released code does).
+  `residuals` [Q, N, D] is what each stage was given, `threshold` a number or [Q, 1]. Counts and
+  sums of a restarted entry are set with it; were they left, the next `ema_update` would put the
+  old entry back (EnCodec's released code does).
   """
   rows = jax.random.randint(key, ema.counts.shape, 0, residuals.shape[1])
   fresh = jnp.take_along_axis(residuals, rows[..., None], axis=1)

@@ -10,7 +10,8 @@ def overlap_add(segments, stride: int, length: int, sizes: Sequence[int] | None 
   """Joins segments by a weighted mean, each sample weighted by a triangle over its segment.
 
   Args:
-    segments: `[B, S, N, C]`, segment s starting at sample `s * stride`; what lies past `length` in the
+    segments: `[B, S, N, C]`, segment s starting at sample `s * stride`; what lies past `length` in
+    the
       last one is ignored.
     stride: samples between starts, with `N <= 2 * stride`.
     length: samples of the result, more than `(S - 1) * stride`.

@@ -45,7 +45,8 @@ def load_encodec(directory: pathlib.Path, name: str) -> Codec:
   """A codec from `config.json` and `model.safetensors`, of either weight-norm parametrisation.
 
   Raises:
-    CodecError: if a value of the configuration is not supported, or a weight is missing, extra or of
+    CodecError: if a value of the configuration is not supported, or a weight is missing, extra or
+    of
       the wrong shape; the message names it.
   """
   module = read_module(read_config(directory))

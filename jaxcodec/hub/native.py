@@ -26,7 +26,8 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
 
   Args:
     directory: made if need be.
-    dtype: float type of the stored weights; float16 halves the file, and `load` gives float32 of it.
+    dtype: float type of the stored weights; float16 halves the file, and `load` gives float32 of
+    it.
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
