@@ -62,7 +62,7 @@ def compress_blocks(
   codec: Codec, blocks: Iterable[np.ndarray], *, batch: int = 1, bitrate: int | None = None
 ) -> bytes:
   """As `compress`, for a signal that comes in blocks `[batch, time, channels]` of any lengths."""
-  num_codebooks = codec_lib.encode(codec, np.zeros((1, 0, codec.channels)), bitrate=bitrate)
+  num_codebooks = codec_lib.encode(codec, jnp.zeros((1, 0, codec.channels)), bitrate=bitrate)
   num_codebooks = _split(num_codebooks)[0].shape[-1]
   length = 0
 
@@ -126,15 +126,15 @@ def _decode_blocks(codec: Codec, header: Header, data: bytes) -> Iterator[np.nda
   chunks = container.read_chunks(data, prior)
   left = header.num_samples
   if not codec.streams:
-    chunks = list(chunks)
-    codes = np.concatenate([codes for codes, _ in chunks], axis=1) if chunks else None
-    if codes is not None:
+    parts = list(chunks)
+    if parts:
+      codes = np.concatenate([codes for codes, _ in parts], axis=1)
       missing = _missing_frames(codec, left)
       end = codes.shape[1] - codec.module.segment_sizes(left)[-1]
-      codes = np.delete(codes, slice(end - missing, end), axis=1)
-      if codec.module.normalize:
-        codes = ScaledCodes(codes, np.concatenate([scales for _, scales in chunks], axis=1))
-      yield np.asarray(_decode(codec, codes))[:, :left]
+      whole = jnp.asarray(np.delete(codes, slice(end - missing, end), axis=1))
+      scales = [jnp.asarray(scales) for _, scales in parts if scales is not None]
+      coded = ScaledCodes(whole, jnp.concatenate(scales, axis=1)) if scales else whole
+      yield np.asarray(_decode(codec, coded))[:, :left]
     return
   state = codec_lib.init_stream(codec, header.batch)
   # Pieces of our own size, whatever the file's chunks are: that bounds the memory.
@@ -205,7 +205,7 @@ def _split(codes):
 
 def _frames_per_chunk(codec: Codec) -> int:
   module = codec.module
-  if module.segment_length is None:
+  if not module.segment_length:
     return max(1, round(_CHUNK_SECONDS * codec.sample_rate / codec.hop_length))
   return max(1, round(_CHUNK_SECONDS * codec.sample_rate / module.segment_stride)) * (
     module.segment_frames
@@ -231,7 +231,7 @@ def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarr
 def _stored_frames(codec: Codec, num_samples: int) -> int:
   """Frames of a file with a signal of `num_samples`."""
   module = codec.module
-  if module.segment_length is None:
+  if not module.segment_length:
     return -(-num_samples // module.hop_length)
   # Counted, not listed: a hostile header may claim any number of samples.
   whole = max(0, -(-num_samples // module.segment_stride) - 1)

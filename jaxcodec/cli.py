@@ -148,7 +148,7 @@ def _codecs(options: argparse.Namespace) -> None:
     streams = "causal" if codec.streams else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
-    "any directory that jaxcodec.save wrote or of an EnCodec in the Hugging Face layout: --codec DIR"
+    "--codec DIR: a directory that jaxcodec.save wrote, or an EnCodec of the Hugging Face layout"
   )
 
 
@@ -172,8 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     added.set_defaults(run=run)
     return added
 
-  codec = {"metavar": "NAME|DIR", "help": "a bundled codec or a directory"}
-  force = {"action": "store_true", "help": "write over what is there"}
+  codec: dict[str, Any] = {"metavar": "NAME|DIR", "help": "a bundled codec or a directory"}
+  force: dict[str, Any] = {"action": "store_true", "help": "write over what is there"}
   encode = command("encode", _encode, "Codes a sound file into a .jxc file.")
   encode.add_argument("input", help="any format soundfile reads; - for stdin")
   encode.add_argument("output", help="a .jxc file; - for stdout")

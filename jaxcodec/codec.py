@@ -181,11 +181,11 @@ def decode_chunk(
 
 def module_config(module: nn.Module) -> dict[str, Any]:
   """A module's attributes as JSON values."""
-  config = {}
+  config: dict[str, Any] = {}
   for field in dataclasses.fields(module):
     if field.name not in ("parent", "name"):
       value = getattr(module, field.name)
-      config[field.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+      config[field.name] = vars(value) if dataclasses.is_dataclass(value) else value
   return config
 
 

@@ -42,7 +42,10 @@ def read_clips(path: pathlib.Path) -> np.ndarray:
   clips = []
   with tarfile.open(path) as tar:
     for member in track(tar.getmembers(), "reading speech"):
-      clip, rate = soundfile.read(io.BytesIO(tar.extractfile(member).read()), dtype="int16")
+      file = tar.extractfile(member)
+      if file is None:
+        continue
+      clip, rate = soundfile.read(io.BytesIO(file.read()), dtype="int16")
       if rate != 16_000:
         raise SystemExit(f"{member.name} has {rate} Hz, 16000 needed")
       clips.append(clip)
@@ -61,7 +64,7 @@ def sample_batch(rng: np.random.Generator, speech: np.ndarray, config: Config) -
 
 def spectral_loss(x, y):
   """Mean over scales of the absolute differences of log-mel and of mel spectra; x, y [B, T]."""
-  total = 0.0
+  total = jnp.zeros(())
   for window, bands in ((128, 16), (256, 32), (512, 64), (1024, 80), (2048, 80)):
     filters = spectral.mel_filterbank(16_000, window, bands)
     mel_x, mel_y = (spectral.stft_magnitude(w, window, window // 4) @ filters for w in (x, y))
@@ -202,8 +205,8 @@ def init_codebooks(state, x, config: Config):
     counts.append(count)
   codebooks = jnp.asarray(np.stack(books), jnp.float32)
   scale = config.batch_size * config.segment_seconds * 50 / len(residual)
-  counts = jnp.asarray(np.stack(counts), jnp.float32) * scale + 1e-3
-  ema = F.EmaState(counts, codebooks * counts[..., None])
+  running = jnp.asarray(np.stack(counts), jnp.float32) * scale + 1e-3
+  ema = F.EmaState(running, codebooks * running[..., None])
   params = state["params"] | {"quantizer": {"codebooks": codebooks}}
   return state | {"params": params, "ema": ema}
 

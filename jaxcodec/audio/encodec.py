@@ -43,7 +43,7 @@ class Encodec(nn.Module):
     sample_rate: Hz.
     num_codebooks, codebook_size: stages of the quantizer, and entries of each.
     bitrates: bit/s on offer, rising.
-    segment_length, segment_stride: samples of a segment and between starts; None for no segments.
+    segment_length, segment_stride: samples of a segment and between starts; 0 for no segments.
     normalize: whether each segment is divided by its root mean square; needs segments.
   """
 
@@ -52,8 +52,8 @@ class Encodec(nn.Module):
   num_codebooks: int
   codebook_size: int
   bitrates: tuple[int, ...]
-  segment_length: int | None = None
-  segment_stride: int | None = None
+  segment_length: int = 0
+  segment_stride: int = 0
   normalize: bool = False
 
   @property
@@ -70,14 +70,14 @@ class Encodec(nn.Module):
     return (self.codebook_size,) * self.num_codebooks
 
   @property
-  def segment_frames(self) -> int | None:
-    """Latents of a whole segment."""
-    return None if self.segment_length is None else -(-self.segment_length // self.hop_length)
+  def segment_frames(self) -> int:
+    """Latents of a whole segment; 0 for no segments."""
+    return -(-self.segment_length // self.hop_length)
 
   @property
   def streams(self) -> bool:
     """Whether a signal may come in chunks, with the result of the whole."""
-    return self.net.causal and self.segment_length is None
+    return self.net.causal and not self.segment_length
 
   @property
   def pads_with_zeros(self) -> bool:
@@ -134,7 +134,7 @@ class Encodec(nn.Module):
 
   def encode(self, x, num_codebooks: int):
     """[B, T, C] -> int32 [B, F, num_codebooks], or `ScaledCodes` if the codec normalises."""
-    if self.segment_length is None:
+    if not self.segment_length:
       return self.encode_chunk(x, None, num_codebooks, final=True)[0]
     starts = range(0, x.shape[1], self.segment_stride)
     segments = [x[:, start : start + self.segment_length] for start in starts]
@@ -151,7 +151,7 @@ class Encodec(nn.Module):
 
   def decode(self, codes):
     """Inverse of `encode`, with `F * hop_length` samples or what the segments cover."""
-    if self.segment_length is None:
+    if not self.segment_length:
       return self.decode_chunk(codes, None)[0]
     if not self.normalize:
       codes = ScaledCodes(

@@ -11,8 +11,7 @@ def overlap_add(segments, stride: int, length: int, sizes: Sequence[int] | None 
 
   Args:
     segments: `[B, S, N, C]`, segment s starting at sample `s * stride`; what lies past `length` in
-    the
-      last one is ignored.
+      the last one is ignored.
     stride: samples between starts, with `N <= 2 * stride`.
     length: samples of the result, more than `(S - 1) * stride`.
     sizes: samples that each segment has, the rest of its N being padding; None for all N.
@@ -26,8 +25,8 @@ def overlap_add(segments, stride: int, length: int, sizes: Sequence[int] | None 
     raise ValueError(f"segments of {size} overlap more than once at stride {stride}")
   inner = jnp.linspace(0.0, 1.0, size + 2)[1:-1]
   weight = 0.5 - jnp.abs(inner - 0.5)
-  sizes = np.full(count, size) if sizes is None else np.asarray(sizes)
-  present = np.arange(size) < sizes[:, None]
+  ends = np.full(count, size) if sizes is None else np.asarray(sizes)
+  present = np.arange(size) < ends[:, None]
   weights = jnp.where(present, weight, 0.0)[None, :, :, None]
 
   def add(x):

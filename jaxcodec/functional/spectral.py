@@ -15,8 +15,8 @@ def stft_magnitude(x, window_length: int, hop_length: int):
   """
   frames = 1 + (x.shape[-1] - window_length) // hop_length
   starts = hop_length * np.arange(frames)[:, None]
-  window = np.hanning(window_length + 1)[:-1]
-  window = jnp.asarray(window / np.sqrt(np.sum(window**2)), x.dtype)
+  hann = np.hanning(window_length + 1)[:-1]
+  window = jnp.asarray(hann / np.sqrt(np.sum(hann**2)), x.dtype)
   spectrum = jnp.fft.rfft(x[..., starts + np.arange(window_length)] * window)
   # The square root's slope at zero is infinite; the floor is 120 dB below full scale.
   return jnp.sqrt(jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2 + 1e-12)

@@ -11,10 +11,11 @@ from jaxcodec.audio.encodec import Encodec
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.checkpoint import Tensors, read_config
+from jaxcodec.layers.conv import Norm
 from jaxcodec.layers.seanet import SEANetConfig
 
 # What `transformers.EncodecConfig` takes for a key that config.json leaves out.
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
   "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
   "sampling_rate": 24_000,
   "audio_channels": 1,
@@ -64,7 +65,7 @@ def load_encodec(directory: pathlib.Path, name: str) -> Codec:
 
 def read_module(config: dict[str, Any]) -> Encodec:
   """The module that a Hugging Face configuration describes."""
-  config = _DEFAULTS | {key: config[key] for key in _DEFAULTS if key in config}
+  config = dict(_DEFAULTS) | {key: config[key] for key in _DEFAULTS if key in config}
   for key, value in _DEFAULTS.items():
     _check_type(key, config[key], value)
   for key, supported in (
@@ -76,7 +77,7 @@ def read_module(config: dict[str, Any]) -> Encodec:
   ):
     if config[key] not in supported:
       raise CodecError(f"EnCodec configuration: {key} {config[key]!r} is not supported")
-  norm = "time_group" if config["norm_type"] == "time_group_norm" else None
+  norm: Norm = "time_group" if config["norm_type"] == "time_group_norm" else None
   if norm and config["use_causal_conv"]:
     raise CodecError("EnCodec configuration: time_group_norm with causal convolutions")
   if config["normalize"] and config["chunk_length_s"] is None:
@@ -105,7 +106,7 @@ def read_module(config: dict[str, Any]) -> Encodec:
   num_codebooks = int(1000 * config["target_bandwidths"][-1] // per_codebook)
   if num_codebooks < 1:
     raise CodecError("EnCodec configuration: target_bandwidths pay for no codebook")
-  length = stride = None
+  length = stride = 0
   if config["chunk_length_s"] is not None:
     length = int(config["chunk_length_s"] * rate)
     stride = max(1, int((1.0 - (config["overlap"] or 0.0)) * length))
@@ -234,7 +235,7 @@ class _Layers:
       kernel = _fold_weight_norm(self.tensors, name, shape)
     else:
       kernel = self.tensors.take(name + "weight", shape)
-    params = {
+    params: dict[str, Any] = {
       "kernel": jnp.asarray(kernel.transpose(axes)),
       "bias": jnp.asarray(self.tensors.take(name + "bias", (features,))),
     }

@@ -4,7 +4,7 @@ Every layer here is called as `y, state = layer(x, state, final)`: `state=None` 
 starts with `x`, `final` that it ends with it. x is [B, T, C].
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -40,7 +40,8 @@ class Conv1d(nn.Module):
     shape = (self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    window = {"stride": self.stride, "dilation": self.dilation, "pad_mode": self.pad_mode}
+    window: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
+    window["pad_mode"] = self.pad_mode
     if self.causal:
       y, state = F.causal_conv(x, kernel, bias, state, final=final, **window)
     else:

@@ -1,6 +1,7 @@
 """What the SEANet encoder and decoder share: their configuration and their residual block."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 
@@ -66,7 +67,8 @@ class Chain:
   """Runs layers one after another and gathers their states under their names."""
 
   def __init__(self, state, final: bool):
-    self.before, self.after, self.final = state, {}, final
+    self.before, self.final = state, final
+    self.after: dict[str, Any] = {}
 
   def __call__(self, layer, x):
     before = None if self.before is None else self.before[layer.name]
