@@ -7,8 +7,7 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# All of it must stand before jax starts. The tests' answers are those of a CPU unless said
-# otherwise.
+# All of it must stand before jax starts.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

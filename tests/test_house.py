@@ -88,7 +88,6 @@ def test_importing_brings_no_other_framework_and_no_plots():
     "tensorflow_datasets",
     "orbax",
     "av",
-    "rich",
   }
   assert loaded & heavy == set()
 

@@ -27,6 +27,8 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
     CodecError: if nothing of that name is found, or what is found is damaged or not supported.
   """
   name = str(name_or_path)
+  if not name:
+    raise CodecError("no codec has an empty name")
   if name in bundled():
     return native.load_native(_BUNDLED / name)
   directory = pathlib.Path(name_or_path)
