@@ -18,8 +18,7 @@ from jaxcodec.entropy.container import Header
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load
 
-# A chunk of a file can be decoded alone, so it should be short; its tables adapt, so it should be
-# long.
+# A chunk can be decoded alone, so it should be short; its tables adapt, so it should be long.
 _CHUNK_SECONDS = 10
 
 _encode = jax.jit(codec_lib.encode, static_argnames="bitrate")

@@ -81,8 +81,7 @@ class Encodec(nn.Module):
 
   @property
   def pads_with_zeros(self) -> bool:
-    """Whether zeros after the signal, or dropped codes after its codes, change nothing before
-    them."""
+    """Whether zeros after a signal, or dropped codes after codes, change nothing before them."""
     return self.streams and self.net.pad_mode == "zero"
 
   def num_active(self, bitrate: int) -> int:

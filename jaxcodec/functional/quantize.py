@@ -112,8 +112,7 @@ def ema_update(
 
 
 def restart_dead_codes(key, codebooks, ema: EmaState, residuals, threshold):
-  """Entries used less than `threshold` become random vectors of the batch; returns `(codebooks,
-  ema)`.
+  """Entries used less than `threshold` become vectors of the batch; returns `(codebooks, ema)`.
 
   `residuals` [Q, N, D] is what each stage was given, `threshold` a number or [Q, 1]. Counts and
   sums of a restarted entry are set with it; were they left, the next `ema_update` would put the

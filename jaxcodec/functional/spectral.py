@@ -10,8 +10,8 @@ def stft_magnitude(x, window_length: int, hop_length: int):
   """Magnitudes of the Hann-windowed short-time spectrum, scaled to unit window energy.
 
   Returns:
-    `[..., frames, window_length // 2 + 1]`, frames `1 + (T - window_length) // hop_length`: no
-    padding.
+    `[..., frames, window_length // 2 + 1]`, without padding: frames is
+    `1 + (T - window_length) // hop_length`.
   """
   frames = 1 + (x.shape[-1] - window_length) // hop_length
   starts = hop_length * np.arange(frames)[:, None]
@@ -24,9 +24,9 @@ def stft_magnitude(x, window_length: int, hop_length: int):
 
 @functools.cache
 def mel_filterbank(sample_rate: int, window_length: int, num_bands: int) -> np.ndarray:
-  """Triangular filters `[window_length // 2 + 1, num_bands]`, peak 1, evenly spaced in mel to
-  Nyquist.
+  """Triangular filters `[window_length // 2 + 1, num_bands]`, peak 1, evenly spaced in mel.
 
+  The last one ends at Nyquist.
   The mel scale is HTK's, 2595 log10(1 + f / 700).
   """
   top = 2595 * np.log10(1 + sample_rate / 2 / 700)

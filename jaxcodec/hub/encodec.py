@@ -47,8 +47,7 @@ def load_encodec(directory: pathlib.Path, name: str) -> Codec:
 
   Raises:
     CodecError: if a value of the configuration is not supported, or a weight is missing, extra or
-    of
-      the wrong shape; the message names it.
+      of the wrong shape; the message names it.
   """
   module = read_module(read_config(directory))
   tensors = Tensors(directory)

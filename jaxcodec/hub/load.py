@@ -19,8 +19,8 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
   """Loads a codec.
 
   Args:
-    name_or_path: a bundled codec's name; a directory that `save` wrote or in the Hugging Face
-    layout
+    name_or_path: a bundled codec's name; a directory that `save` wrote or of the Hugging Face's
+      layout
       (`config.json`, `model.safetensors`); or a repository there, such as "facebook/encodec_24khz".
 
   Raises:

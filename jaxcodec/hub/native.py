@@ -26,8 +26,7 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
 
   Args:
     directory: made if need be.
-    dtype: float type of the stored weights; float16 halves the file, and `load` gives float32 of
-    it.
+    dtype: float type of the stored weights; float16 halves the file, `load` gives float32 again.
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,95 @@
+"""The bundled codec on real speech of speakers that it was not trained on."""
+
+import io
+import subprocess
+import sys
+import tarfile
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+import jaxcodec
+from jaxcodec import metrics
+from jaxcodec.demo import bundled_samples
+
+
+@pytest.fixture(scope="module")
+def codec():
+  return jaxcodec.load("speech-16khz")
+
+
+def read_clips(data, count: int) -> list[np.ndarray]:
+  with tarfile.open(data / "speech" / "speech_test.tar") as tar:
+    names = [name for name in sorted(tar.getnames()) if name.endswith(".flac")][:count]
+    files = [tar.extractfile(name).read() for name in names]
+  return [soundfile.read(io.BytesIO(file), dtype="float32")[0] for file in files]
+
+
+def test_its_weights_fit_in_six_megabytes():
+  directory = jaxcodec.hub.load._BUNDLED / "speech-16khz"
+  assert (directory / "model.safetensors").stat().st_size <= 6e6
+
+
+def test_speech_stays_intelligible_and_more_bits_help(codec, data):
+  found = {}
+  for bitrate in (1000, 3000, 6000):
+    scores = []
+    for wave in read_clips(data, 8):
+      file = jaxcodec.compress(codec, wave[None, :, None], bitrate=bitrate)
+      assert 8 * len(file) / (len(wave) / 16_000) < 1.05 * bitrate
+      decoded = jaxcodec.decompress(file, codec)
+      scores.append(metrics.stoi(wave, decoded[0, :, 0], 16_000))
+    found[bitrate] = np.mean(scores)
+  assert found[6000] >= 0.80
+  assert found[1000] < found[3000] < found[6000]
+
+
+def test_chunks_of_real_speech_have_the_very_codes_of_the_whole(codec, data):
+  x = np.concatenate(read_clips(data, 4))[: 48 * 16_000][None, :, None]
+  whole = np.asarray(jax.jit(jaxcodec.encode)(codec, x))
+  step = jax.jit(jaxcodec.encode_chunk)
+  for seconds in (0.5, 6):
+    size = int(seconds * 16_000)
+    state, parts = jaxcodec.init_stream(codec), []
+    for start in range(0, x.shape[1], size):
+      state, codes = step(codec, state, x[:, start : start + size])
+      parts.append(np.asarray(codes))
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def test_decoded_chunks_equal_the_decoded_whole(codec, data):
+  (wave,) = read_clips(data, 1)
+  codes = jax.jit(jaxcodec.encode)(codec, wave[None, : 8 * 16_000, None])
+  whole = np.asarray(jax.jit(jaxcodec.decode)(codec, codes))
+  state, parts = jaxcodec.init_stream(codec), []
+  for start in range(0, codes.shape[1], 25):
+    state, y = jax.jit(jaxcodec.decode_chunk)(codec, state, codes[:, start : start + 25])
+    parts.append(np.asarray(y))
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+  sample, rate = soundfile.read(bundled_samples()[1], dtype="float32")
+  peaks = {}
+  for minutes in (2, 20):
+    path = tmp_path / f"{minutes}.flac"
+    repeats = -(-minutes * 60 * rate // len(sample))
+    soundfile.write(path, np.tile(sample, repeats)[: minutes * 60 * rate], rate)
+    for command, source, target in (
+      ("encode", path, path.with_suffix(".jxc")),
+      ("decode", path.with_suffix(".jxc"), path.with_suffix(".wav")),
+    ):
+      code = (
+        "import resource, sys; from jaxcodec import cli; status = cli.main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+      )
+      line = [sys.executable, "-c", code, command, str(source), str(target)]
+      out = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+      peaks[command, minutes] = int(out) / 1024
+    assert soundfile.info(path.with_suffix(".wav")).frames == minutes * 60 * rate
+  for command in ("encode", "decode"):
+    assert peaks[command, 20] < 1000
+    assert peaks[command, 20] < peaks[command, 2] + 100
