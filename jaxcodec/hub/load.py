@@ -20,8 +20,8 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
 
   Args:
     name_or_path: a bundled codec's name; a directory that `save` wrote or of the Hugging Face's
-      layout
-      (`config.json`, `model.safetensors`); or a repository there, such as "facebook/encodec_24khz".
+      layout (`config.json`, `model.safetensors`); or a repository of theirs, such as
+      "facebook/encodec_24khz".
 
   Raises:
     CodecError: if nothing of that name is found, or what is found is damaged or not supported.
