@@ -46,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     return _fail(1, "out of memory")
   except KeyboardInterrupt:
     return _fail(130, "interrupted")
+  except Exception as error:
+    # A fault of ours. A user gets one line all the same, and a way to the rest.
+    if os.environ.get("JAXCODEC_DEBUG"):
+      raise
+    kind = type(error).__name__
+    return _fail(1, f"unexpected {kind}: {error} (JAXCODEC_DEBUG=1 shows where)")
   return 0
 
 
@@ -73,7 +79,7 @@ def _encode(options: argparse.Namespace) -> None:
   speed = reader.seconds / (time.monotonic() - start)
   _say(
     f"{_name(options.output, 'stdout')}: {len(data)} bytes for {reader.seconds:.2f} s, "
-    f"{kbps:.2f} kbit/s, {speed:.0f}x real time"
+    f"{kbps:.2f} kbit/s, {speed:.1f}x real time"
   )
 
 
@@ -107,7 +113,7 @@ def _decode(options: argparse.Namespace) -> None:
       files.write_sound(temporary, kind, blocks, header.sample_rate, header.channels)
   speed = seconds / (time.monotonic() - start)
   name = _name(options.output, "stdout")
-  _say(f"{name}: {seconds:.2f} s at {header.sample_rate} Hz, {speed:.0f}x real time")
+  _say(f"{name}: {seconds:.2f} s at {header.sample_rate} Hz, {speed:.1f}x real time")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -272,15 +278,17 @@ def _progress(blocks: Iterable, what: str, seconds: float, step: float) -> Itera
   columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
   bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
   task = bar.add_task(what, total=seconds)
-  start = time.monotonic()
+  start, shown = time.monotonic(), False
   try:
     for block in blocks:
       yield block
       bar.advance(task, block.shape[1] * step)
-      if time.monotonic() - start > 2:
+      if not shown and time.monotonic() - start > 2:
         bar.start()
+        shown = True
   finally:
-    bar.stop()
+    if shown:
+      bar.stop()
 
 
 if __name__ == "__main__":

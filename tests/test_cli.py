@@ -132,6 +132,23 @@ def test_bad_data_exits_with_1_and_one_line(capsys, tmp_path, command, content, 
   assert not (tmp_path / "out.wav").exists()
 
 
+def test_samples_that_are_not_finite_are_named_in_one_line(capsys, tmp_path):
+  wave = np.zeros(1600, np.float32)
+  wave[5] = np.nan
+  soundfile.write(tmp_path / "nan.wav", wave, 16_000, subtype="FLOAT")
+  status, _, err = call(capsys, "encode", tmp_path / "nan.wav", tmp_path / "nan.jxc")
+  assert status == 1
+  assert "not finite" in err
+  assert err.count("\n") == 1
+
+
+def test_a_file_of_exactly_one_block_is_resampled_to_its_end(capsys, tmp_path):
+  soundfile.write(tmp_path / "ten.wav", np.zeros(80_000), 8_000)
+  assert call(capsys, "encode", tmp_path / "ten.wav", tmp_path / "ten.jxc")[0] == 0
+  out = call(capsys, "info", tmp_path / "ten.jxc", "--json")[1]
+  assert json.loads(out)["samples"] == 160_000
+
+
 def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, talk):
   coded = tmp_path / "talk.jxc"
   call(capsys, "encode", talk, coded)
