@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import soundfile
+from rich.console import Console
 from rich.progress import track
 
 import jaxcodec
@@ -50,7 +51,7 @@ def main() -> None:
 def row(codec, source: str, waves: list[np.ndarray], bitrate: int) -> str:
   jaxcodec.decompress(jaxcodec.compress(codec, waves[0][None, :, None], bitrate=bitrate), codec)
   size, spent, found = 0, 0.0, []
-  for wave in track(waves, f"{source} {bitrate}", transient=True):
+  for wave in track(waves, f"{source} {bitrate}", transient=True, console=Console(stderr=True)):
     start = time.perf_counter()
     data = jaxcodec.compress(codec, wave[None, :, None], bitrate=bitrate)
     decoded = jaxcodec.decompress(data, codec)[0, :, 0]

@@ -1,6 +1,6 @@
 """Causal speech codec at 16 kHz, 50 latents a second, 1 to 6 kbit/s (2 to 12 codebooks of 10 bits).
 
-Command: python -m launch.train_speech --data SPEECH_DIR --out DIR --minutes 90
+Command: python -m launch.train_speech --data SPEECH_DIR --out DIR --minutes 38
 """
 
 import dataclasses

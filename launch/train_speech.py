@@ -1,6 +1,6 @@
 """Trains the bundled speech codec: 16 kHz, causal, 50 latents a second, 1 to 6 kbit/s.
 
-Command: python -m launch.train_speech --data SPEECH_DIR --out DIR --minutes 90
+Command: python -m launch.train_speech --data SPEECH_DIR --out DIR --minutes 38
 
 SPEECH_DIR holds `speech_train.tar`, a tar of clips at 16 kHz. One process, one device, no
 discriminator: a multi-scale log-mel distance and the log of the wave's relative error. The run
@@ -283,7 +283,7 @@ if __name__ == "__main__":
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--out", type=pathlib.Path, required=True)
-  parser.add_argument("--minutes", type=float, default=90.0)
+  parser.add_argument("--minutes", type=float, default=38.0)
   parser.add_argument("--resume", action="store_true", help="continue the run in --out")
   arguments = parser.parse_args()
   run(get_config(), arguments.data, arguments.out, arguments.minutes, arguments.resume)
