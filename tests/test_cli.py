@@ -116,7 +116,7 @@ def test_a_wrong_call_exits_with_2_and_one_line(
   [
     ("encode", b"", "not a sound file"),
     ("encode", b"RIFF\0\0\0\0WAVE", "not a sound file"),
-    ("decode", b"", "empty file"),
+    ("decode", b"", "not a .jxc file"),
     ("decode", b"RIFF and more", "not a .jxc file"),
     ("info", b"\x8aJXC\x01", "truncated"),
   ],
@@ -157,7 +157,7 @@ def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, talk):
   coded.write_bytes(data)
   status, _, err = call(capsys, "decode", coded, tmp_path / "back.wav")
   assert status == 1
-  assert "chunk 0 of 1 is damaged" in err
+  assert "chunk 0 is damaged" in err
   assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.flac", "talk.jxc"]
 
 
