@@ -1,33 +1,68 @@
 """Neural codecs in JAX: signals to discrete codes and small files, and back.
 
-The functions here are what the library promises to keep; the packages below hold the parts.
+The functions here are what the library promises to keep; the packages below hold the parts. Each is
+imported when it is first used, so that importing this package does not wait for jax.
 """
 
-from jaxcodec.audio.encodec import ScaledCodes as ScaledCodes
-from jaxcodec.bitstream import compress as compress
-from jaxcodec.bitstream import decompress as decompress
-from jaxcodec.codec import (
-  Codec as Codec,
-)
-from jaxcodec.codec import (
-  StreamState as StreamState,
-)
-from jaxcodec.codec import (
-  decode as decode,
-)
-from jaxcodec.codec import (
-  decode_chunk as decode_chunk,
-)
-from jaxcodec.codec import (
-  encode as encode,
-)
-from jaxcodec.codec import (
-  encode_chunk as encode_chunk,
-)
-from jaxcodec.codec import (
-  init_stream as init_stream,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxcodec.errors import CodecError as CodecError
-from jaxcodec.hub.load import bundled as bundled
-from jaxcodec.hub.load import load as load
-from jaxcodec.hub.native import save as save
+
+if TYPE_CHECKING:
+  from jaxcodec.audio.encodec import ScaledCodes as ScaledCodes
+  from jaxcodec.bitstream import compress as compress
+  from jaxcodec.bitstream import decompress as decompress
+  from jaxcodec.codec import (
+    Codec as Codec,
+  )
+  from jaxcodec.codec import (
+    StreamState as StreamState,
+  )
+  from jaxcodec.codec import (
+    decode as decode,
+  )
+  from jaxcodec.codec import (
+    decode_chunk as decode_chunk,
+  )
+  from jaxcodec.codec import (
+    encode as encode,
+  )
+  from jaxcodec.codec import (
+    encode_chunk as encode_chunk,
+  )
+  from jaxcodec.codec import (
+    init_stream as init_stream,
+  )
+  from jaxcodec.hub.load import bundled as bundled
+  from jaxcodec.hub.load import load as load
+  from jaxcodec.hub.native import save as save
+
+_HOMES = {
+  "jaxcodec.audio.encodec": ("ScaledCodes",),
+  "jaxcodec.bitstream": ("compress", "decompress"),
+  "jaxcodec.codec": (
+    "Codec",
+    "StreamState",
+    "decode",
+    "decode_chunk",
+    "encode",
+    "encode_chunk",
+    "init_stream",
+  ),
+  "jaxcodec.hub.load": ("bundled", "load"),
+  "jaxcodec.hub.native": ("save",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _HOME:
+    raise AttributeError(f"module 'jaxcodec' has no attribute {name!r}")
+  value = getattr(importlib.import_module(_HOME[name]), name)
+  globals()[name] = value
+  return value
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_HOME})

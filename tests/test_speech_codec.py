@@ -13,6 +13,7 @@ import soundfile
 import jaxcodec
 from jaxcodec import metrics
 from jaxcodec.demo import bundled_samples
+from jaxcodec.hub import load
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def read_clips(data, count: int) -> list[np.ndarray]:
 
 
 def test_its_weights_fit_in_six_megabytes():
-  directory = jaxcodec.hub.load._BUNDLED / "speech-16khz"
+  directory = load._BUNDLED / "speech-16khz"
   assert (directory / "model.safetensors").stat().st_size <= 6e6
 
 
