@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcodec
-from jaxcodec import bitstream
-from jaxcodec import codec as codec_lib
+from jaxcodec import bitstream, codec as codec_lib
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.entropy import container
 from jaxcodec.layers.seanet import SEANetConfig
@@ -40,7 +39,6 @@ CODECS = {
     net={"causal": False, "norm": "time_group", "channels": 2},
     segment_length=100,
     segment_stride=95,
-    normalize=True,
   ),
 }
 ENCODE = jax.jit(jaxcodec.encode, static_argnames="bitrate")

@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
+from hypothesis import given, settings, strategies as st
+from jax.sharding import NamedSharding, PartitionSpec as P
 
 import jaxcodec
 from jaxcodec.audio.encodec import Encodec
@@ -35,7 +33,6 @@ MODULES = {
     net=dataclasses.replace(NET, channels=2, causal=False, norm="time_group"),
     segment_length=60,
     segment_stride=48,
-    normalize=True,
   ),
 }
 EVERY = pytest.mark.parametrize("name", MODULES)

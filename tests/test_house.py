@@ -21,6 +21,7 @@ LAYERS = (
   ("jaxcodec.audio",),
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
+  ("jaxcodec.chunked",),
   ("jaxcodec.bitstream", "jaxcodec.report"),
   ("jaxcodec", "jaxcodec.demo"),
   ("jaxcodec.cli",),

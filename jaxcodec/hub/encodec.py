@@ -79,8 +79,8 @@ def read_module(config: dict[str, Any]) -> Encodec:
   norm: Norm = "time_group" if config["norm_type"] == "time_group_norm" else None
   if norm and config["use_causal_conv"]:
     raise CodecError("EnCodec configuration: time_group_norm with causal convolutions")
-  if config["normalize"] and config["chunk_length_s"] is None:
-    raise CodecError("EnCodec configuration: normalize without chunk_length_s")
+  if config["normalize"] != (config["chunk_length_s"] is not None):
+    raise CodecError("EnCodec configuration: normalize and chunk_length_s go together")
   net = SEANetConfig(
     channels=config["audio_channels"],
     num_filters=config["num_filters"],
@@ -117,7 +117,6 @@ def read_module(config: dict[str, Any]) -> Encodec:
     bitrates=bitrates,
     segment_length=length,
     segment_stride=stride,
-    normalize=config["normalize"],
   )
 
 

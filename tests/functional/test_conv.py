@@ -2,8 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from jaxcodec import functional as F
 
@@ -106,7 +105,7 @@ def test_causal_conv_pads_left_and_completes_the_last_stride(width, stride, dila
 @pytest.mark.parametrize("length", [20, 21, 23])
 def test_same_conv_gives_the_left_the_larger_half(length, width, stride, dilation, pad_mode):
   x, kernel = normal(1, length, 2), normal(width, 2, 3, seed=1)
-  got = F.same_conv(x, kernel, stride=stride, dilation=dilation, pad_mode=pad_mode)
+  got, _ = F.same_conv(x, kernel, stride=stride, dilation=dilation, pad_mode=pad_mode)
   total = (width - 1) * dilation + 1 - stride
   right = total // 2 + -length % stride
   mode = {"zero": "constant", "reflect": "reflect"}[pad_mode]

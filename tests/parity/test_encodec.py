@@ -110,9 +110,9 @@ def test_codes_scales_and_wave_equal_the_reference(pair, name, bandwidth, length
   want = as_ours(answer)
 
   got = encode(codec, x, bitrate=round(1000 * bandwidth))
-  if codec.module.normalize:
+  if codec.module.scaled:
     np.testing.assert_allclose(got.scales, want.scales, rtol=1e-6)
-  codes = [c.codes if codec.module.normalize else c for c in (got, want)]
+  codes = [c.codes if codec.module.scaled else c for c in (got, want)]
   assert codes[0].shape[1] == codec.module.num_frames(num_samples)
   codebooks = [layer.codebook.embed.double().numpy() for layer in model.quantizer.layers]
   frames = batch * codes[0].shape[1]
@@ -155,7 +155,7 @@ def test_the_reference_uses_its_codebooks(pair, name):
   model, codec = pair(name)
   x = reference.signal(6, codec.channels, 8 * codec.sample_rate, codec.sample_rate, seed=7)
   codes = as_ours(reference_encode(model, x, model.config.target_bandwidths[-1])[0])
-  codes = codes.codes if codec.module.normalize else codes
+  codes = codes.codes if codec.module.scaled else codes
   entries = min(codec.codebook_sizes[0], codes[..., 0].size)
   use = [len(np.unique(codes[..., q])) / entries for q in range(codes.shape[-1])]
   assert min(use) >= 0.5, use
