@@ -98,5 +98,8 @@ def _normalise(layer, y, state, final, length):
   if state is not None or not final or layer.causal:
     raise ValueError("a norm over time needs the whole signal: use it with causal=False")
   norm = nn.GroupNorm(num_groups=1, epsilon=1e-5, use_fast_variance=False, name="norm")
-  there = None if length is None else (jnp.arange(y.shape[1]) < length[:, None])[..., None]
+  there = None
+  if length is not None:
+    steps = jnp.arange(y.shape[1])[:, None] < length[:, None, None]
+    there = jnp.broadcast_to(steps, y.shape)
   return norm(y.astype(jnp.float32), mask=there)
