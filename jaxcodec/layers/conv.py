@@ -92,6 +92,23 @@ class ConvTranspose1d(nn.Module):
     return y[:, left : left + x.shape[1] * self.stride], ()
 
 
+class DepthwiseConvTranspose1d(nn.Module):
+  """Causal transposed convolution of each channel alone, without a bias, from T to T * stride."""
+
+  kernel_size: int
+  stride: int
+
+  def num_steps(self, length):
+    return length * self.stride
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length  # Nothing is padded, and no step sees a later one.
+    init = nn.initializers.constant(self.stride / self.kernel_size)
+    kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
+    return F.depthwise_conv_transpose(x, kernel, state, stride=self.stride)
+
+
 def _normalise(layer, y, state, final, length):
   if layer.norm is None:
     return y
