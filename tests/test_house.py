@@ -22,7 +22,7 @@ LAYERS = (
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
   ("jaxcodec.chunked",),
-  ("jaxcodec.bitstream", "jaxcodec.report"),
+  ("jaxcodec.bitstream", "jaxcodec.live", "jaxcodec.report"),
   ("jaxcodec", "jaxcodec.demo"),
   ("jaxcodec.cli",),
   ("configs",),

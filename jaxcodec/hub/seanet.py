@@ -8,6 +8,13 @@ import numpy as np
 from jaxcodec.hub.checkpoint import Tensors
 from jaxcodec.layers.seanet import SEANetConfig
 
+_WEIGHT_NORM = (
+  "parametrizations.weight.original0",
+  "parametrizations.weight.original1",
+  "weight_g",
+  "weight_v",
+)
+
 
 def seanet_encoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
   """Parameters of `SEANetEncoder` from the numbered layers `encoder.layers.N`."""
@@ -85,8 +92,7 @@ class _Layers:
 
   def _conv(self, prefix: str, shape: tuple[int, ...], features: int, axes) -> dict[str, Any]:
     name = prefix + "conv."
-    plain = name + "weight" in self.tensors
-    if self.net.norm is None and not plain:
+    if any(name + part in self.tensors for part in _WEIGHT_NORM):
       kernel = _fold_weight_norm(self.tensors, name, shape)
     else:
       kernel = self.tensors.take(name + "weight", shape)
