@@ -28,7 +28,7 @@ LENGTHS = {
   "3.37 s": 80_880,
   "30 s": 720_000,
 }
-COUNTS = (1, 2, 8, 32)
+COUNTS = (1, 2, 8, 32)  # Codes of fewer codebooks are the first of those of more.
 
 encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 decode = jax.jit(jaxcodec.decode)
@@ -65,16 +65,20 @@ def test_codes_and_wave_equal_the_reference(pair, length):
   raw, whole = (torch.from_numpy(a).transpose(1, 2) for a in (x, filled))
   latents = model.encoder(whole).latents.transpose(1, 2).numpy()
   ties = 0
+  every = np.asarray(encode(codec, x))
   for count in COUNTS:
     want = model.encode(whole, num_quantizers=count).audio_codes
     codes = want.transpose(1, 2).numpy().astype(np.int32)
-    got = np.asarray(encode(codec, x, bitrate=codec.bitrates[count - 1]))
+    got = every[..., :count]
+    if length == "3.37 s":  # Each rate compiles anew.
+      got = np.asarray(encode(codec, x, bitrate=codec.bitrates[count - 1]))
     for columns, projection, stages in parts_of(model):
       if codes[..., columns].shape[-1]:
         ties += count_ties(got[..., columns], codes[..., columns], latents @ projection.T, stages)
-    unfilled = model.encode(raw, num_quantizers=count).audio_codes.transpose(1, 2).numpy()
-    assert unfilled.shape == codes.shape
-    np.testing.assert_array_equal(unfilled[:, :-1], codes[:, :-1])
+    if filled.shape != x.shape:
+      unfilled = model.encode(raw, num_quantizers=count).audio_codes.transpose(1, 2).numpy()
+      assert unfilled.shape == codes.shape
+      np.testing.assert_array_equal(unfilled[:, :-1], codes[:, :-1])
     # The decoder has no part that depends on the rate, so long signals go through it at one.
     if length != "30 s" or count == COUNTS[-1]:
       wave = model.decode(want).audio_values.transpose(1, 2).numpy()
