@@ -120,7 +120,9 @@ def factorized_straight_through(z, codes, books: FactorizedCodebooks):
     return carry, FactorizedLosses(*losses)
 
   z = z.astype(jnp.float32)
-  (_, total), losses = jax.lax.scan(stage, (z, jnp.zeros_like(z)), (books, jnp.moveaxis(codes, -1, 0)))
+  (_, total), losses = jax.lax.scan(
+    stage, (z, jnp.zeros_like(z)), (books, jnp.moveaxis(codes, -1, 0))
+  )
   z_q = factorized_decode(codes, books)
   z_q = jax.lax.stop_gradient(z_q) + (total - jax.lax.stop_gradient(total))
   return z_q, jax.tree.map(jnp.sum, losses)

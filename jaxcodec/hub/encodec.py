@@ -10,7 +10,7 @@ import numpy as np
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub.checkpoint import Tensors, read_config
+from jaxcodec.hub.checkpoint import Tensors, folded_weight, read_config
 from jaxcodec.layers.conv import Norm
 from jaxcodec.layers.seanet import SEANetConfig
 
@@ -230,7 +230,7 @@ class _Layers:
   def _conv(self, prefix: str, shape: tuple[int, ...], features: int, axes) -> dict[str, Any]:
     name = prefix + "conv."
     if self.net.norm is None:
-      kernel = _fold_weight_norm(self.tensors, name, shape)
+      kernel = folded_weight(self.tensors, name, shape)
     else:
       kernel = self.tensors.take(name + "weight", shape)
     params: dict[str, Any] = {
@@ -242,15 +242,3 @@ class _Layers:
       bias = self.tensors.take(prefix + "norm.bias", (features,))
       params["norm"] = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
     return params
-
-
-def _fold_weight_norm(tensors: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """g * v / |v|, a norm for each index of the first axis; both of PyTorch's namings."""
-  new = name + "parametrizations.weight.original"
-  g_name, v_name = (
-    (new + "0", new + "1") if new + "0" in tensors else (name + "weight_g", name + "weight_v")
-  )
-  g = tensors.take(g_name, (shape[0], 1, 1))
-  v = tensors.take(v_name, shape)
-  norm = np.sqrt(np.sum(v.astype(np.float64) ** 2, axis=(1, 2), keepdims=True))
-  return (g * v / np.maximum(norm, 1e-30)).astype(np.float32)

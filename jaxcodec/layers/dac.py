@@ -80,10 +80,6 @@ class Upsample(nn.Module):
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
     x = Snake(name="snake")(x)
-    layer = ConvTranspose1d(
-      self.features, 2 * self.stride, self.stride, causal=False, name="conv"
-    )
+    layer = ConvTranspose1d(self.features, 2 * self.stride, self.stride, causal=False, name="conv")
     y, after = layer(x, state, final, length)
     return (y[:, : y.shape[1] - self.stride % 2] if final else y), after
-
-
