@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as serialize
 
+from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.mimi import Mimi
 from jaxcodec.audio.sound_codec import SoundCodec
@@ -21,7 +22,7 @@ from jaxcodec.hub.checkpoint import Tensors, read_config
 
 _FORMAT = "jaxcodec"
 _VERSION = 1
-_SYSTEMS: dict[str, type[SoundCodec]] = {"encodec": Encodec, "mimi": Mimi}
+_SYSTEMS: dict[str, type[SoundCodec]] = {"dac": Dac, "encodec": Encodec, "mimi": Mimi}
 
 
 def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float32) -> None:
