@@ -38,9 +38,7 @@ def main() -> None:
   codec = jaxcodec.load(options.codec)
   clips = read_clips(options.data / "speech_test.tar")
   sources = {"LibriSpeech": ".flac", "speechocean762": ".opus"}
-  print(
-    "| speech | asked, kbit/s | real, kbit/s | STOI | worst STOI | SI-SDR, dB | mel | speed |"
-  )
+  print("| speech | asked, kbit/s | real, kbit/s | STOI | worst STOI | SI-SDR, dB | mel | speed |")
   print("|---|---:|---:|---:|---:|---:|---:|---:|")
   for source, suffix in sources.items():
     waves = [wave for name, wave in clips.items() if name.endswith(suffix)]
