@@ -108,7 +108,7 @@ def best_lag(reference: np.ndarray, wave: np.ndarray, most: int) -> int:
   It is where the correlation is largest, over 30 s at 48 kHz at most.
   """
   length = min(len(reference), _LAG_SECONDS * _OPUS_RATE)
-  x, y = (part - part.mean() for part in (reference[:length], _fitted(wave, length)))
+  x, y = reference[:length], _fitted(wave, length)
   most = min(most, length - 1)
   correlation = correlate(y, x, method="fft")[length - 1 - most : length + most]
   lags = np.arange(-most, most + 1)
@@ -118,8 +118,9 @@ def best_lag(reference: np.ndarray, wave: np.ndarray, most: int) -> int:
 
 def _opus(commands: Commands, sample_rate: int, x: np.ndarray) -> Coded:
   coded = _code(commands, "opus", x)
-  wanted = soxr.resample(x, sample_rate, _OPUS_RATE)
-  lag = best_lag(wanted.mean(axis=1), coded.wave.mean(axis=1), _OPUS_RATE // 1000)
+  wanted = soxr.resample(x, sample_rate, _OPUS_RATE).mean(axis=1)
+  # A constant offset would pull the lag to 0; Opus itself keeps none.
+  lag = best_lag(wanted - wanted.mean(), coded.wave.mean(axis=1), _OPUS_RATE // 1000)
   y = soxr.resample(_moved(coded.wave, lag), _OPUS_RATE, sample_rate)
   return dataclasses.replace(coded, wave=_fitted(y, len(x)))
 
