@@ -188,49 +188,47 @@ def pesq_is_installed() -> bool:
 
 def print_table(evaluation: Evaluation, *, stderr: bool = False) -> None:
   """Prints the means: coloured in a terminal, plain text elsewhere."""
-  from rich import box
   from rich.console import Console
   from rich.table import Table
   from rich.text import Text
 
   console = Console(highlight=False, stderr=stderr)
-  if not console.is_terminal:
-    console.width = 200  # A file has no edge at which to break lines.
+  gap = 1 if console.is_terminal and console.width < 90 else 2
+  console.width = 200  # No figure is cut; a longer name makes longer lines.
   arrows = ("\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}")
   up, down = arrows if console.encoding.startswith("utf") else ("+", "-")
-  table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-  table.add_column("codec@kbit/s", no_wrap=True)
-  for name, better in _COLUMNS.items():
-    table.add_column(f"{name} {up if better > 0 else down}" if better else name, justify="right")
+  table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+  table.add_column("codec@kbit/s")
+  for name, unit, better in _COLUMNS:
+    arrow = {1: up, -1: down, 0: ""}[better]
+    table.add_column(f"{name}\n{unit} {arrow}".rstrip(), justify="right")
   for row in evaluation.means:
     # Text, because a name in square brackets is not markup.
     label = Text(f"{row.system}@{row.bitrate / 1000:g}")
     table.add_row(label, *(Text(cell) for cell in _cells(row)))
   console.print(table)
   first = evaluation.means[0]
-  console.print(
-    f"Means over {first.files} files, {first.seconds:.1f} s; {up} more is better, "
-    f"{down} less. kbit/s: "
-    "all bytes of the files over all seconds. use, perplexity: means over codebooks. encode, "
-    "decode: multiples of real time. PESQ is wideband, at 8 kHz narrowband (nb).",
-    soft_wrap=True,
+  lines = (
+    f"Means over {first.files} files, {first.seconds:.1f} s; {up} more is better, {down} less.",
+    "kbit/s: all bytes over all seconds. use: entries of the codebooks that occur.",
+    "encode, decode: multiples of real time. PESQ: wideband, at 8 kHz narrowband (nb).",
   )
+  console.print("\n" + "\n".join(lines))
 
 
-# Column and whether more (1) or less (-1) is better.
-_COLUMNS = {
-  "kHz": 0,
-  "kbit/s": -1,
-  "SI-SDR dB": 1,
-  "mel": -1,
-  "STFT": -1,
-  "STOI": 1,
-  "PESQ": 1,
-  "use": 1,
-  "perplexity": 1,
-  "encode": 1,
-  "decode": 1,
-}
+# Name, unit, and whether more (1) or less (-1) is better.
+_COLUMNS = (
+  ("rate", "kHz", 0),
+  ("kbit/s", "", -1),
+  ("SI-SDR", "dB", 1),
+  ("mel", "", -1),
+  ("STFT", "", -1),
+  ("STOI", "", 1),
+  ("PESQ", "", 1),
+  ("use", "", 1),
+  ("encode", "", 1),
+  ("decode", "", 1),
+)
 
 
 def _cells(row: Summary) -> list[str]:
@@ -246,7 +244,6 @@ def _cells(row: Summary) -> list[str]:
     text(row.stoi, ".3f"),
     text(row.pesq, ".2f", " nb" if row.sample_rate == 8_000 else ""),
     text(_mean(list(row.codebook_used or ())), ".0%"),
-    text(_mean(list(row.perplexity or ())), ".0f"),
     text(row.encode_speed, ".0f", "x"),
     text(row.decode_speed, ".0f", "x"),
   ]
