@@ -329,7 +329,7 @@ def _names_sound(path: pathlib.Path) -> bool:
 
 
 def _has_pesq(sample_rate: int) -> bool:
-  # Between 8 and 16 kHz a sound lacks what wideband PESQ listens for.
+  # At other rates below 16 kHz a sound lacks what wideband PESQ listens for.
   return pesq_is_installed() and (sample_rate == 8_000 or sample_rate >= 16_000)
 
 
