@@ -11,31 +11,18 @@ from jaxcodec.errors import CodecError as CodecError
 
 if TYPE_CHECKING:
   from jaxcodec.audio.encodec import ScaledCodes as ScaledCodes
-  from jaxcodec.bitstream import compress as compress
-  from jaxcodec.bitstream import decompress as decompress
+  from jaxcodec.bitstream import compress as compress, decompress as decompress
   from jaxcodec.codec import (
     Codec as Codec,
-  )
-  from jaxcodec.codec import (
     StreamState as StreamState,
-  )
-  from jaxcodec.codec import (
     decode as decode,
-  )
-  from jaxcodec.codec import (
     decode_chunk as decode_chunk,
-  )
-  from jaxcodec.codec import (
     encode as encode,
-  )
-  from jaxcodec.codec import (
     encode_chunk as encode_chunk,
-  )
-  from jaxcodec.codec import (
     init_stream as init_stream,
+    reset_stream as reset_stream,
   )
-  from jaxcodec.hub.load import bundled as bundled
-  from jaxcodec.hub.load import load as load
+  from jaxcodec.hub.load import bundled as bundled, load as load
   from jaxcodec.hub.native import save as save
 
 _HOMES = {
@@ -49,6 +36,7 @@ _HOMES = {
     "encode",
     "encode_chunk",
     "init_stream",
+    "reset_stream",
   ),
   "jaxcodec.hub.load": ("bundled", "load"),
   "jaxcodec.hub.native": ("save",),

@@ -1,16 +1,14 @@
 """Signals to `.jxc` bytes and back, in memory or block by block.
 
-A causal codec runs through a recording of any length in chunks, carrying its state, with the very
-codes of the whole; memory does not grow with the recording but for the codes themselves.
+Memory does not grow with the recording but for the codes themselves (see `chunked`).
 """
 
 from collections.abc import Iterable, Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcodec import codec as codec_lib
+from jaxcodec import chunked, codec as codec_lib
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.codec import Codec
 from jaxcodec.entropy import container
@@ -20,11 +18,6 @@ from jaxcodec.hub.load import bundled, load
 
 # A chunk can be decoded alone, so it should be short; its tables adapt, so it should be long.
 _CHUNK_SECONDS = 10
-
-_encode = jax.jit(codec_lib.encode, static_argnames="bitrate")
-_decode = jax.jit(codec_lib.decode)
-_encode_chunk = jax.jit(codec_lib.encode_chunk, static_argnames=("bitrate", "final"))
-_decode_chunk = jax.jit(codec_lib.decode_chunk)
 
 
 def compress(codec: Codec, x, *, bitrate: int | None = None) -> bytes:
@@ -61,8 +54,9 @@ def compress_blocks(
   codec: Codec, blocks: Iterable[np.ndarray], *, batch: int = 1, bitrate: int | None = None
 ) -> bytes:
   """As `compress`, for a signal that comes in blocks `[batch, time, channels]` of any lengths."""
-  num_codebooks = codec_lib.encode(codec, jnp.zeros((1, 0, codec.channels)), bitrate=bitrate)
-  num_codebooks = _split(num_codebooks)[0].shape[-1]
+  nothing = codec_lib.encode(codec, jnp.zeros((1, 0, codec.channels)), bitrate=bitrate)
+  codes = nothing.codes if isinstance(nothing, ScaledCodes) else nothing
+  num_codebooks = codes.shape[-1]
   length = 0
 
   def counted():
@@ -80,8 +74,8 @@ def compress_blocks(
       length += block.shape[1]
       yield block.astype(np.float32)
 
-  encode_all = _encode_in_chunks if codec.streams else _encode_whole
-  chunks = list(encode_all(codec, counted(), bitrate))
+  frames = chunked.chunk_frames(codec, _CHUNK_SECONDS)
+  chunks = list(chunked.encode_blocks(codec, counted(), frames, bitrate=bitrate))
   header = Header(
     codec=codec.name,
     weights_hash=codec_lib.fingerprint(codec),
@@ -91,8 +85,8 @@ def compress_blocks(
     num_samples=length,
     hop_length=codec.hop_length,
     num_frames=sum(codes.shape[1] for codes, _ in chunks),
-    frames_per_chunk=_frames_per_chunk(codec),
-    segment_frames=codec.module.segment_frames if codec.module.normalize else 0,
+    frames_per_chunk=frames,
+    segment_frames=codec.module.segment_frames,
     codebook_sizes=codec.codebook_sizes[:num_codebooks],
   )
   prior = np.asarray(codec.prior)[:num_codebooks]
@@ -122,120 +116,10 @@ def decompress_blocks(
 
 def _decode_blocks(codec: Codec, header: Header, data: bytes) -> Iterator[np.ndarray]:
   prior = np.asarray(codec.prior)[: len(header.codebook_sizes)]
-  chunks = container.read_chunks(data, prior)
-  left = header.num_samples
-  if not codec.streams:
-    parts = list(chunks)
-    if parts:
-      codes = np.concatenate([codes for codes, _ in parts], axis=1)
-      missing = _missing_frames(codec, left)
-      end = codes.shape[1] - codec.module.segment_sizes(left)[-1]
-      whole = jnp.asarray(np.delete(codes, slice(end - missing, end), axis=1))
-      scales = [jnp.asarray(scales) for _, scales in parts if scales is not None]
-      coded = ScaledCodes(whole, jnp.concatenate(scales, axis=1)) if scales else whole
-      yield np.asarray(_decode(codec, coded))[:, :left]
-    return
-  state = codec_lib.init_stream(codec, header.batch)
   # Pieces of our own size, whatever the file's chunks are: that bounds the memory.
-  size = _frames_per_chunk(codec)
-  for codes, _ in _regroup((codes for codes, _ in chunks), size):
-    frames = codes.shape[1]
-    if codec.module.pads_with_zeros:
-      # One shape, so one compilation; a dropped code counts as zero.
-      codes = np.pad(codes, ((0, 0), (0, size - frames), (0, 0)), constant_values=-1)
-    state, y = _decode_chunk(codec, state, codes)
-    y = np.asarray(y)[:, : min(left, frames * codec.hop_length)]
-    left -= y.shape[1]
-    yield y
-
-
-def _encode_in_chunks(codec: Codec, blocks, bitrate):
-  size = _frames_per_chunk(codec) * codec.hop_length
-  state, pending = None, None
-  for block, final in _regroup(blocks, size):
-    if state is None:
-      state = codec_lib.init_stream(codec, block.shape[0])
-    frames = -(-block.shape[1] // codec.hop_length)
-    if codec.module.pads_with_zeros:
-      # One shape, so one compilation; nothing before the padding changes.
-      block, final = np.pad(block, ((0, 0), (0, size - block.shape[1]), (0, 0))), False
-    state, codes = _encode_chunk(codec, state, block, bitrate=bitrate, final=final)
-    # The device works on this chunk while the host reads and resamples the next.
-    if pending is not None:
-      yield np.asarray(pending), None
-    pending = codes[:, :frames]
-  if pending is not None:
-    yield np.asarray(pending), None
-
-
-def _encode_whole(codec: Codec, blocks, bitrate):
-  blocks = list(blocks)
-  x = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0, codec.channels), np.float32)
-  if x.shape[1] == 0:
-    return
-  codes, scales = _split(_encode(codec, jnp.asarray(x), bitrate=bitrate))
-  codes = np.asarray(codes)
-  missing = _missing_frames(codec, x.shape[1])
-  if missing:
-    at = codes.shape[1] - codec.module.segment_sizes(x.shape[1])[-1]
-    codes = np.insert(codes, [at] * missing, 0, axis=1)
-  frames = _frames_per_chunk(codec)
-  segments = frames // codec.module.segment_frames if codec.module.segment_frames else 0
-  for i in range(0, codes.shape[1], frames):
-    j = i // frames * segments
-    part = None if scales is None else np.asarray(scales[:, j : j + segments])
-    yield np.asarray(codes[:, i : i + frames]), part
-
-
-def _missing_frames(codec: Codec, num_samples: int) -> int:
-  """Frames by which the last segment but one is shorter than the file's frames per segment.
-
-  It is so only where the last segment lies within the overlap; the file has zeros there, so that
-  every segment of it but the last is whole.
-  """
-  sizes = codec.module.segment_sizes(num_samples)
-  return codec.module.segment_frames - sizes[-2] if len(sizes) > 1 else 0
-
-
-def _split(codes):
-  """Codes, and scales or None."""
-  return (codes.codes, codes.scales) if isinstance(codes, ScaledCodes) else (codes, None)
-
-
-def _frames_per_chunk(codec: Codec) -> int:
-  module = codec.module
-  if not module.segment_length:
-    return max(1, round(_CHUNK_SECONDS * codec.sample_rate / codec.hop_length))
-  return max(1, round(_CHUNK_SECONDS * codec.sample_rate / module.segment_stride)) * (
-    module.segment_frames
-  )
-
-
-def _regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, bool]]:
-  """The same signal in blocks of `size` steps, the last one shorter, each with whether it is
-  last."""
-  held: list[np.ndarray] = []
-  count = 0
-  for block in blocks:
-    held.append(block)
-    count += block.shape[1]
-    while count > size:  # Not >=: what fills up exactly may be the end.
-      joined = np.concatenate(held, axis=1)
-      yield joined[:, :size], False
-      held, count = [joined[:, size:]], count - size
-  if count:
-    yield np.concatenate(held, axis=1), True
-
-
-def _stored_frames(codec: Codec, num_samples: int) -> int:
-  """Frames of a file with a signal of `num_samples`."""
-  module = codec.module
-  if not module.segment_length:
-    return -(-num_samples // module.hop_length)
-  # Counted, not listed: a hostile header may claim any number of samples.
-  whole = max(0, -(-num_samples // module.segment_stride) - 1)
-  last = num_samples - whole * module.segment_stride
-  return whole * module.segment_frames + -(-last // module.hop_length)
+  frames = chunked.chunk_frames(codec, _CHUNK_SECONDS)
+  chunks = container.read_chunks(data, prior)
+  return chunked.decode_blocks(codec, chunks, frames, header.num_samples)
 
 
 def _require_match(codec: Codec, header: Header) -> None:
@@ -250,8 +134,8 @@ def _require_match(codec: Codec, header: Header) -> None:
     ("channels", header.channels, codec.channels),
     ("hop length", header.hop_length, codec.hop_length),
     ("codebook sizes", header.codebook_sizes, sizes),
-    ("segment frames", header.segment_frames, module.segment_frames if module.normalize else 0),
-    ("number of frames", header.num_frames, _stored_frames(codec, header.num_samples)),
+    ("segment frames", header.segment_frames, module.segment_frames),
+    ("number of frames", header.num_frames, chunked.stored_frames(codec, header.num_samples)),
   )
   for what, found, needed in facts:
     if found != needed:

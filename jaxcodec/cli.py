@@ -1,4 +1,4 @@
-"""The `jaxcodec` command: encode, decode, info, codecs, demo, evaluate.
+"""The `jaxcodec` command: encode, decode, stream, info, codecs, demo, evaluate.
 
 Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
 one line.
@@ -27,6 +27,7 @@ class UsageError(Exception):
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
   parser = _parser()
+  _keep_compiled_programs()
   try:
     options = parser.parse_args(arguments)
     options.run(options)
@@ -53,6 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
     kind = type(error).__name__
     return _fail(1, f"unexpected {kind}: {error} (JAXCODEC_DEBUG=1 shows where)")
   return 0
+
+
+def _keep_compiled_programs() -> None:
+  """Tells jax, before it is imported, to keep what it compiles in the user's cache directory."""
+  cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxcodec" / "compiled"))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _encode(options: argparse.Namespace) -> None:
@@ -114,6 +122,31 @@ def _decode(options: argparse.Namespace) -> None:
   speed = seconds / (time.monotonic() - start)
   name = _name(options.output, "stdout")
   _say(f"{name}: {seconds:.2f} s at {header.sample_rate} Hz, {speed:.1f}x real time")
+
+
+def _stream(options: argparse.Namespace) -> None:
+  from jaxcodec import live
+
+  codec = _load(options.codec)
+  bitrate = _bitrate(codec, options.bitrate)
+  if not 1 <= options.frames <= 10_000:
+    raise UsageError(f"--frames {options.frames} is not within 1 and 10000")
+  _say(
+    f"reading {options.format} at {codec.sample_rate} Hz, {codec.channels} channel, from stdin; "
+    f"chunks of {1000 * options.frames * codec.hop_length / codec.sample_rate:g} ms"
+  )
+  source, sink = sys.stdin.buffer, sys.stdout.buffer
+  try:
+    timing = live.pipe(
+      codec, source, sink, bitrate=bitrate, frames=options.frames, sample_format=options.format
+    )
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  speed = timing.chunk_seconds / timing.median_step if timing.median_step else 0.0
+  _say(
+    f"{timing.seconds:.2f} s; a chunk took {1000 * timing.median_step:.2f} ms (median), "
+    f"{1000 * timing.slowest_step:.2f} ms (slowest): {speed:.0f}x real time"
+  )
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -243,6 +276,11 @@ def _parser() -> argparse.ArgumentParser:
   decode.add_argument("output", help=".wav, .flac, .ogg or .mp3; - for a WAV on stdout")
   decode.add_argument("--codec", default=None, **codec)
   decode.add_argument("--force", **force)
+  stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
+  stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  stream.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
+  stream.add_argument("--frames", type=int, default=1, help="frames of codes a chunk; default 1")
+  stream.add_argument("--format", choices=("s16le", "f32le"), default="s16le", help="of samples")
   info = command("info", _info, "Says what a .jxc file holds; needs no weights.")
   info.add_argument("input", help="a .jxc file; - for stdin")
   info.add_argument("--json", action="store_true", help="as one JSON object")

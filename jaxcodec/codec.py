@@ -8,12 +8,13 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcodec.audio.encodec import Encodec, ScaledCodes
+from jaxcodec import functional as F
+from jaxcodec.audio.encodec import ScaledCodes
+from jaxcodec.audio.sound_codec import SoundCodec
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +29,7 @@ class Codec:
     name: what a file calls this codec.
   """
 
-  module: Encodec = dataclasses.field(metadata={"static": True})
+  module: SoundCodec = dataclasses.field(metadata={"static": True})
   params: Any
   prior: jax.Array
   name: str = dataclasses.field(metadata={"static": True})
@@ -58,8 +59,13 @@ class Codec:
     return self.module.bitrates
 
   @property
+  def causal(self) -> bool:
+    """Whether a chunk's codes, and a code's samples, depend on nothing later."""
+    return self.module.causal
+
+  @property
   def streams(self) -> bool:
-    """Whether `encode_chunk` and `decode_chunk` work: the network is causal."""
+    """Whether `encode_chunk` and `decode_chunk` work."""
     return self.module.streams
 
 
@@ -70,13 +76,17 @@ class StreamState(NamedTuple):
   decoder: Any
 
 
-def encode(codec: Codec, x: jax.Array, *, bitrate: int | None = None) -> jax.Array | ScaledCodes:
+def encode(
+  codec: Codec, x: jax.Array, *, bitrate: int | None = None, length: jax.Array | None = None
+) -> jax.Array | ScaledCodes:
   """Codes of a signal.
 
   Args:
     codec: what `jaxcodec.load` returned.
     x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length.
     bitrate: one of `codec.bitrates` in bit/s; None for the highest. Static under jit.
+    length: int `[batch]`, the samples of each row, for rows that are padded to one shape; their
+      codes are those of each row alone, and -1 after its end. None: all rows are `time` long.
 
   Returns:
     int32 `[batch, frames, codebooks]`; for a codec that normalises loudness, `ScaledCodes` of
@@ -86,20 +96,28 @@ def encode(codec: Codec, x: jax.Array, *, bitrate: int | None = None) -> jax.Arr
     ValueError: if the shape, the type or the bitrate does not fit the codec.
   """
   x = _signal(codec, x)
+  length = _lengths(length, x.shape[0])
   num_codebooks = _num_codebooks(codec, bitrate)
   if x.shape[1] == 0:
     codes = jnp.zeros((x.shape[0], 0, num_codebooks), jnp.int32)
-    return ScaledCodes(codes, jnp.zeros((x.shape[0], 0))) if codec.module.normalize else codes
-  return _apply(codec, "encode", x, num_codebooks)
+    return ScaledCodes(codes, jnp.zeros((x.shape[0], 0))) if codec.module.scaled else codes
+  codes = _apply(codec, "encode", F.absent_as_zero(x, length), num_codebooks, length)
+  if length is None:
+    return codes
+  there = jnp.arange(codes.shape[1]) < -(-length // codec.hop_length)[:, None]
+  return jnp.where(there[..., None], codes, -1)
 
 
-def decode(codec: Codec, codes: jax.Array | ScaledCodes, *, length: int | None = None) -> jax.Array:
+def decode(
+  codec: Codec, codes: jax.Array | ScaledCodes, *, length: int | jax.Array | None = None
+) -> jax.Array:
   """The signal of codes that `encode` returned.
 
   Args:
     codes: `[batch, frames, codebooks]`, of as many codebooks as they were encoded with; an entry
       outside its codebook counts as zero. `ScaledCodes` for a codec that normalises loudness.
-    length: samples to return, at most `frames * hop_length`; None for all. Static under jit.
+    length: samples to return, at most `frames * hop_length`; None for all. Static under jit. An
+      int array `[batch]` gives the samples of each row: zeros follow them, and nothing is cut.
 
   Returns:
     float32 `[batch, time, channels]`.
@@ -107,15 +125,19 @@ def decode(codec: Codec, codes: jax.Array | ScaledCodes, *, length: int | None =
   Raises:
     ValueError: if the shape, the type or the length does not fit.
   """
-  if codec.module.normalize != isinstance(codes, ScaledCodes):
-    needs = "ScaledCodes" if codec.module.normalize else "an array of codes"
+  if codec.module.scaled != isinstance(codes, ScaledCodes):
+    needs = "ScaledCodes" if codec.module.scaled else "an array of codes"
     raise ValueError(f"codec {codec.name} decodes {needs}, got {type(codes).__name__}")
   array = _codes(codec, codes.codes if isinstance(codes, ScaledCodes) else codes)
+  rows = None if length is None or jnp.ndim(length) == 0 else _lengths(length, array.shape[0])
   if array.shape[1] == 0:
     y = jnp.zeros((array.shape[0], 0, codec.channels))
   else:
     codes = codes._replace(codes=array) if isinstance(codes, ScaledCodes) else array
-    y = _apply(codec, "decode", codes)
+    frames = None if rows is None else -(-rows // codec.hop_length)
+    y = _apply(codec, "decode", codes, frames)
+  if rows is not None:
+    return F.absent_as_zero(y, rows)
   if length is not None and not 0 <= length <= y.shape[1]:
     raise ValueError(f"length {length} of a signal of {y.shape[1]} samples")
   return y[:, :length]
@@ -125,18 +147,42 @@ def init_stream(codec: Codec, batch: int = 1) -> StreamState:
   """State before a signal's first chunk, for `encode_chunk` and `decode_chunk`.
 
   Raises:
-    ValueError: if the codec is not causal.
+    ValueError: if the codec takes a signal only whole.
   """
   _require_streaming(codec)
   if not codec.module.pads_with_zeros:
     return StreamState(None, None)
   x = jax.ShapeDtypeStruct((batch, codec.hop_length, codec.channels), jnp.float32)
   codes = jax.ShapeDtypeStruct((batch, 1, 1), jnp.int32)
-  shapes = StreamState(
-    jax.eval_shape(lambda x: _apply(codec, "encode_chunk", x, None, 1, final=True)[1], x),
-    jax.eval_shape(lambda c: _apply(codec, "decode_chunk", c, None)[1], codes),
+
+  def states(x, codes):
+    encoder = _apply(codec, "encode_chunk", x, None, 1, final=False)[1]
+    return StreamState(encoder, _apply(codec, "decode_chunk", codes, None, final=False)[1])
+
+  return jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(states, x, codes)
   )
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def reset_stream(codec: Codec, state: StreamState, rows: jax.Array) -> StreamState:
+  """Lets new signals start in some rows of a batch, while the others go on.
+
+  Args:
+    rows: bool `[batch]`, true where a new signal starts with the next chunk. For a codec that
+      reflects the signal at its start that chunk must be as long as a first one.
+
+  Raises:
+    ValueError: if the codec is not causal: then the rows of a batch start and end together.
+  """
+  _require_streaming(codec)
+  if not codec.causal:
+    raise ValueError(f"codec {codec.name} is not causal: rows of a batch start together")
+
+  def reset(leaf):
+    return jnp.where(rows.reshape(-1, *(1,) * (leaf.ndim - 1)), jnp.zeros((), leaf.dtype), leaf)
+
+  rows = jnp.asarray(rows, bool)
+  return jax.tree.map(reset, state)
 
 
 def encode_chunk(
@@ -149,43 +195,54 @@ def encode_chunk(
 ) -> tuple[StreamState, jax.Array]:
   """Codes of a signal's next chunk; all chunks together give the codes of the whole.
 
+  A codec that is not causal answers late: the first chunk gives fewer frames than it has, the
+  final one the rest.
+
   Args:
     chunk: `[batch, time, channels]`; unless `final`, time is a multiple of `codec.hop_length`.
     final: whether the signal ends here. Static under jit.
 
   Raises:
-    ValueError: as `encode`, and if the codec is not causal or the chunk's length does not fit.
+    ValueError: as `encode`, and if the codec takes a signal only whole or the chunk's length does
+      not fit.
   """
   _require_streaming(codec)
   chunk = _signal(codec, chunk)
   if not final and (chunk.shape[1] == 0 or chunk.shape[1] % codec.hop_length):
     raise ValueError(f"a chunk of {chunk.shape[1]} samples is no multiple of {codec.hop_length}")
   num_codebooks = _num_codebooks(codec, bitrate)
-  if chunk.shape[1] == 0:
+  if chunk.shape[1] == 0 and codec.causal:
     return state, jnp.zeros((chunk.shape[0], 0, num_codebooks), jnp.int32)
   codes, encoder = _apply(codec, "encode_chunk", chunk, state.encoder, num_codebooks, final=final)
   return state._replace(encoder=encoder), codes
 
 
 def decode_chunk(
-  codec: Codec, state: StreamState, codes: jax.Array
+  codec: Codec, state: StreamState, codes: jax.Array, *, final: bool = False
 ) -> tuple[StreamState, jax.Array]:
-  """Signal of the next codes: `(state, [batch, frames * hop_length, channels])`."""
+  """Signal of the next codes: `(state, [batch, time, channels])`.
+
+  Of a causal codec time is `frames * hop_length`; any other answers late, as in `encode_chunk`.
+
+  Args:
+    final: whether the codes end here; a causal codec need not be told. Static under jit.
+  """
   _require_streaming(codec)
   codes = _codes(codec, codes)
-  if codes.shape[1] == 0:
+  if codes.shape[1] == 0 and codec.causal:
     return state, jnp.zeros((codes.shape[0], 0, codec.channels))
-  y, decoder = _apply(codec, "decode_chunk", codes, state.decoder)
+  y, decoder = _apply(codec, "decode_chunk", codes, state.decoder, final=final)
   return state._replace(decoder=decoder), y
 
 
-def module_config(module: nn.Module) -> dict[str, Any]:
-  """A module's attributes as JSON values."""
+def module_config(module: Any, *, defaults: bool = True) -> dict[str, Any]:
+  """The attributes of a module or a dataclass as JSON values, with or without those left alone."""
   config: dict[str, Any] = {}
   for field in dataclasses.fields(module):
-    if field.name not in ("parent", "name"):
-      value = getattr(module, field.name)
-      config[field.name] = vars(value) if dataclasses.is_dataclass(value) else value
+    value = getattr(module, field.name)
+    if field.name not in ("parent", "name") and (defaults or value != field.default):
+      nested = dataclasses.is_dataclass(value)
+      config[field.name] = module_config(value, defaults=defaults) if nested else value
   return config
 
 
@@ -195,7 +252,9 @@ def fingerprint(codec: Codec) -> bytes:
   SHA-256 over the configuration as JSON and each array's path, shape and little-endian bytes, in
   the order of the paths; the same on every machine.
   """
-  digest = hashlib.sha256(json.dumps(module_config(codec.module), sort_keys=True).encode())
+  # Without defaults, so that an attribute that is added later leaves files readable.
+  config = module_config(codec.module, defaults=False)
+  digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
   leaves = jax.tree_util.tree_leaves_with_path({"params": codec.params, "prior": codec.prior})
   named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
   for name in sorted(named):
@@ -240,6 +299,15 @@ def _num_codebooks(codec: Codec, bitrate: int | None) -> int:
   return codec.module.num_active(bitrate)
 
 
+def _lengths(length, batch: int):
+  if length is None:
+    return None
+  length = jnp.asarray(length)
+  if length.shape != (batch,) or not jnp.issubdtype(length.dtype, jnp.integer):
+    raise ValueError(f"length must be integers [{batch}], got {length.dtype}{list(length.shape)}")
+  return length
+
+
 def _require_streaming(codec: Codec) -> None:
   if not codec.streams:
-    raise ValueError(f"codec {codec.name} is not causal: it takes a signal whole")
+    raise ValueError(f"codec {codec.name} normalises over segments: it takes a signal whole")

@@ -9,11 +9,11 @@ Source: Defossez et al., https://arxiv.org/abs/2210.13438; github.com/facebookre
 import math
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxcodec import functional as F
+from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.bottlenecks import ResidualVQ
 from jaxcodec.decoders.seanet import SEANetDecoder
 from jaxcodec.encoders.seanet import SEANetEncoder
@@ -35,26 +35,22 @@ class ScaledCodes(NamedTuple):
   scales: jax.Array
 
 
-class Encodec(nn.Module):
+class Encodec(SoundCodec):
   """A neural sound codec of the EnCodec family.
 
   Attributes:
+    sample_rate, bitrates: as in `SoundCodec`.
     net: shape of encoder and decoder.
-    sample_rate: Hz.
     num_codebooks, codebook_size: stages of the quantizer, and entries of each.
-    bitrates: bit/s on offer, rising.
-    segment_length, segment_stride: samples of a segment and between starts; 0 for no segments.
-    normalize: whether each segment is divided by its root mean square; needs segments.
+    segment_length, segment_stride: samples of a segment and between starts, each segment divided
+      by its root mean square; 0 for no segments.
   """
 
   net: SEANetConfig
-  sample_rate: int
   num_codebooks: int
   codebook_size: int
-  bitrates: tuple[int, ...]
   segment_length: int = 0
   segment_stride: int = 0
-  normalize: bool = False
 
   @property
   def channels(self) -> int:
@@ -62,7 +58,6 @@ class Encodec(nn.Module):
 
   @property
   def hop_length(self) -> int:
-    """Samples per latent."""
     return math.prod(self.net.strides)
 
   @property
@@ -75,14 +70,20 @@ class Encodec(nn.Module):
     return -(-self.segment_length // self.hop_length)
 
   @property
+  def causal(self) -> bool:
+    return self.net.causal
+
+  @property
+  def scaled(self) -> bool:
+    return bool(self.segment_length)
+
+  @property
   def streams(self) -> bool:
-    """Whether a signal may come in chunks, with the result of the whole."""
-    return self.net.causal and not self.segment_length
+    return not self.segment_length
 
   @property
   def pads_with_zeros(self) -> bool:
-    """Whether zeros after a signal, or dropped codes after codes, change nothing before them."""
-    return self.streams and self.net.pad_mode == "zero"
+    return self.streams and self.net.causal and self.net.pad_mode == "zero"
 
   def num_active(self, bitrate: int) -> int:
     """Codebooks that `bitrate` bit/s pays for."""
@@ -127,14 +128,11 @@ class Encodec(nn.Module):
     self.quantizer = ResidualVQ(self.num_codebooks, self.codebook_size, self.net.dimension)
     self.decoder = SEANetDecoder(self.net)
 
-  def __call__(self, x):
-    """[B, T, C] -> [B, T, C] through all codebooks; creates every parameter."""
-    return self.decode(self.encode(x, self.num_codebooks))[:, : x.shape[1]]
-
-  def encode(self, x, num_codebooks: int):
-    """[B, T, C] -> int32 [B, F, num_codebooks], or `ScaledCodes` if the codec normalises."""
+  def encode(self, x, num_codebooks: int, length=None):
+    """As `SoundCodec.encode`; `ScaledCodes` if the codec has segments."""
     if not self.segment_length:
-      return self.encode_chunk(x, None, num_codebooks, final=True)[0]
+      return super().encode(x, num_codebooks, length)
+    _require_whole(length)
     starts = range(0, x.shape[1], self.segment_stride)
     segments = [x[:, start : start + self.segment_length] for start in starts]
     # At most the last two are short.
@@ -143,19 +141,15 @@ class Encodec(nn.Module):
     groups += [segment[:, None] for segment in segments[len(whole) :]]
     parts = [self._encode_segments(group, num_codebooks) for group in groups]
     codes = [part.codes.reshape(x.shape[0], -1, num_codebooks) for part in parts]
-    scaled = ScaledCodes(
+    return ScaledCodes(
       jnp.concatenate(codes, axis=1), jnp.concatenate([part.scales for part in parts], axis=1)
     )
-    return scaled if self.normalize else scaled.codes
 
-  def decode(self, codes):
-    """Inverse of `encode`, with `F * hop_length` samples or what the segments cover."""
+  def decode(self, codes, length=None):
+    """As `SoundCodec.decode`, with `F * hop_length` samples or what the segments cover."""
     if not self.segment_length:
-      return self.decode_chunk(codes, None)[0]
-    if not self.normalize:
-      codes = ScaledCodes(
-        codes, jnp.ones((codes.shape[0], -(-codes.shape[1] // self.segment_frames)))
-      )
+      return super().decode(codes, length)
+    _require_whole(length)
     codes, scales = codes
     batch, frames, stages = codes.shape
     split = self.segment_split(frames, scales.shape[1])
@@ -178,25 +172,9 @@ class Encodec(nn.Module):
     length = (len(split) - 1) * self.segment_stride + sizes[-1]
     return F.overlap_add(jnp.concatenate(parts, axis=1), self.segment_stride, length, sizes)
 
-  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool):
-    """The next part of a signal: `(codes, state)`; state None at its start, `final` at its end."""
-    if self.pads_with_zeros:
-      # At the input and not in every layer: then a stream need not know where it ends.
-      x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % self.hop_length), (0, 0)))
-    z, state = self.encoder(x, state, final)
-    return self.quantizer.encode(z, num_codebooks), state
-
-  def decode_chunk(self, codes, state):
-    """The next part of the codes: `([B, F * hop_length, C], state)`."""
-    return self.decoder(
-      self.quantizer.decode(codes), state, final=not self.streams or state is None
-    )
-
   def _encode_segments(self, x, num_codebooks: int) -> ScaledCodes:
     """[B, S, N, C] -> codes [B, S, F, Q] and scales [B, S]."""
-    scales = jnp.ones(x.shape[:2])
-    if self.normalize:
-      scales = jnp.sqrt(jnp.mean(jnp.mean(x, axis=-1) ** 2, axis=-1)) + 1e-8
+    scales = jnp.sqrt(jnp.mean(jnp.mean(x, axis=-1) ** 2, axis=-1)) + 1e-8
 
     def encode(x):
       return self.quantizer.encode(self.encoder(x)[0], num_codebooks)
@@ -211,6 +189,11 @@ class Encodec(nn.Module):
       return self.decoder(self.quantizer.decode(codes))[0]
 
     return _map_segments(decode, codes) * scales[..., None, None]
+
+
+def _require_whole(length):
+  if length is not None:
+    raise ValueError("a codec with segments normalises over all of each: code rows of one length")
 
 
 def _map_segments(function, x):

@@ -5,7 +5,8 @@ Source: EnCodec, https://arxiv.org/abs/2210.13438, section 3.1; modules/seanet.p
 
 import flax.linen as nn
 
-from jaxcodec.layers.seanet import Chain, ResidualBlock, SEANetConfig
+from jaxcodec.layers.chain import Chain
+from jaxcodec.layers.seanet import ResidualBlock, SEANetConfig
 
 
 class SEANetDecoder(nn.Module):
@@ -14,9 +15,9 @@ class SEANetDecoder(nn.Module):
   config: SEANetConfig
 
   @nn.compact
-  def __call__(self, z, state=None, final: bool = True):
+  def __call__(self, z, state=None, final: bool = True, length=None):
     config = self.config
-    run = Chain(state, final)
+    run = Chain(state, final, length)
     width = config.num_filters * 2 ** len(config.strides)
     x = run(config.conv(width, config.kernel_size, "conv_in"), z)
     if config.num_lstm_layers:

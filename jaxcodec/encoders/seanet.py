@@ -5,7 +5,8 @@ Source: EnCodec, https://arxiv.org/abs/2210.13438, section 3.1; modules/seanet.p
 
 import flax.linen as nn
 
-from jaxcodec.layers.seanet import Chain, ResidualBlock, SEANetConfig
+from jaxcodec.layers.chain import Chain
+from jaxcodec.layers.seanet import ResidualBlock, SEANetConfig
 
 
 class SEANetEncoder(nn.Module):
@@ -14,9 +15,9 @@ class SEANetEncoder(nn.Module):
   config: SEANetConfig
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True):
+  def __call__(self, x, state=None, final: bool = True, length=None):
     config, width = self.config, self.config.num_filters
-    run = Chain(state, final)
+    run = Chain(state, final, length)
     x = run(config.conv(width, config.kernel_size, "conv_in"), x)
     for i, stride in enumerate(config.strides):
       for j in range(config.num_residual_layers):

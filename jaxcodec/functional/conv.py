@@ -1,8 +1,10 @@
 """One-dimensional convolutions, whole or in chunks, as pure functions.
 
-Shapes: x [B, T, C], kernels [width, in, out]. A causal convolution over a signal that comes in
-chunks takes what it must remember as `state` and returns it; `state=None` says that the signal
-starts here.
+Shapes: x [B, T, C], kernels [width, in, out]. A convolution over a signal that comes in chunks
+takes what it must remember as `state` and returns it; `state=None` says that the signal starts
+here, `final` that it ends here. `length` [B] says how many steps of `x` exist in each row, None
+that all do: a row's result is then that of the row cut to its length, followed by steps of no
+meaning.
 """
 
 from typing import Literal
@@ -10,7 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-PadMode = Literal["reflect", "zero"]
+PadMode = Literal["reflect", "replicate", "zero"]
 
 
 def conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1):
@@ -48,14 +50,16 @@ def causal_conv(
   dilation: int = 1,
   pad_mode: PadMode = "zero",
   final: bool = True,
+  length=None,
 ):
   """Convolution that sees no later sample, except through `reflect` at the signal's two ends.
 
   Args:
     x: `[B, T, in]`, the next part of the signal.
-    state: `[B, span - stride, in]`, the samples before `x`; None at the signal's start.
+    state: the `span - stride` samples before `x`, `[B, span - stride, in]`; unless `pad_mode` is
+      "zero", in a pair with whether each row has begun, bool `[B]`. None at the signal's start,
+      and all zeros are a start too.
     pad_mode: what stands before the start, and after the end when T is no multiple of `stride`.
-    final: whether the signal ends with `x`.
 
   Returns:
     `(y, state)`: y `[B, ceil(T / stride), out]` and the state for the next part.
@@ -68,14 +72,73 @@ def causal_conv(
   extra = -x.shape[1] % stride
   if not final and extra:
     raise ValueError(f"a chunk of {x.shape[1]} is no multiple of the stride {stride}")
+  if state is None and not final and pad_mode == "reflect" and x.shape[1] <= past:
+    raise ValueError(f"the first chunk is too short: {x.shape[1]} samples, {past + 1} needed")
+
+  def start():
+    return _surround(x, past, 0, span, stride, pad_mode, final, length)
+
+  def go_on(before):
+    total = None if length is None else length + past
+    joined = jnp.concatenate([before, x], axis=1)
+    return _surround(joined, 0, 0, span, stride, pad_mode, final, total)
+
   if state is None:
-    if not final and pad_mode == "reflect" and x.shape[1] <= past:
-      raise ValueError(f"the first chunk is too short: {x.shape[1]} samples, {past + 1} needed")
-    x = pad(x, past, extra, pad_mode)
+    padded = start()
+  elif pad_mode == "zero":
+    padded = go_on(state)
   else:
-    x = pad(jnp.concatenate([state, x], axis=1), 0, extra, pad_mode)
-  end = x.shape[1] - extra
-  return conv(x, kernel, bias, stride=stride, dilation=dilation), x[:, end - past : end]
+    padded = jnp.where(state[1][:, None, None], go_on(state[0]), start())
+  end = padded.shape[1] - extra
+  before = padded[:, end - past : end]
+  y = conv(padded, kernel, bias, stride=stride, dilation=dilation)
+  return y, before if pad_mode == "zero" else (before, jnp.ones(x.shape[0], bool))
+
+
+def same_conv(
+  x,
+  kernel,
+  bias=None,
+  state=None,
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+  pad_mode: PadMode = "zero",
+  final: bool = True,
+  length=None,
+):
+  """Convolution centred on its output, of ceil(T / stride) steps in all.
+
+  Of an odd padding the left side gets the larger half (EnCodec, modules/conv.py). An output waits
+  for its latest input: the first part of a signal gives fewer steps than its share, the last more.
+
+  Args:
+    state: the inputs that outputs to come still need.
+
+  Returns:
+    `(y, state)`.
+
+  Raises:
+    ValueError: if a part is too short to reflect.
+  """
+  span = (kernel.shape[0] - 1) * dilation + 1
+  right = (span - stride) // 2
+  left = 0
+  if state is None:
+    left = span - stride - right
+    if not final and pad_mode == "reflect" and x.shape[1] <= left:
+      raise ValueError(f"the first chunk is too short: {x.shape[1]} samples, {left + 1} needed")
+  else:
+    length = None if length is None else length + state.shape[1]
+    x = jnp.concatenate([state, x], axis=1)
+    if final and pad_mode == "reflect" and x.shape[1] < right + stride:
+      raise ValueError(f"the last chunk is too short to reflect {right + stride - 1} samples")
+  padded = _surround(x, left, right, span, stride, pad_mode, final, length)
+  steps = (padded.shape[1] - span) // stride + 1
+  if steps < 1:
+    return jnp.zeros((x.shape[0], 0, kernel.shape[2]), x.dtype), padded
+  y = conv(padded, kernel, bias, stride=stride, dilation=dilation)
+  return y, padded[:, steps * stride :]
 
 
 def causal_conv_transpose(x, kernel, bias=None, state=None, *, stride: int):
@@ -93,15 +156,53 @@ def causal_conv_transpose(x, kernel, bias=None, state=None, *, stride: int):
   return (y if bias is None else y + bias), x[:, x.shape[1] - past :]
 
 
-def same_conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1, pad_mode: PadMode):
-  """Convolution centred on its output: [B, T, in] -> [B, ceil(T / stride), out].
+def depthwise_conv_transpose(x, kernel, state=None, *, stride: int):
+  """Causal transposed convolution of each channel alone; kernel [width, C], a multiple of `stride`.
 
-  Of an odd total the left side gets the larger half (EnCodec, modules/conv.py).
+  Written as a sum of products, because XLA's depthwise convolutions are slow on CPU.
+
+  Returns:
+    `(y, state)`: y `[B, T * stride, C]`, and the inputs that outputs to come still need.
   """
-  total = (kernel.shape[0] - 1) * dilation + 1 - stride
-  right = total // 2
-  x = pad(x, total - right, right + -x.shape[1] % stride, pad_mode)
-  return conv(x, kernel, bias, stride=stride, dilation=dilation)
+  taps, width = kernel.shape[0] // stride, x.shape[-1]
+  if state is None:
+    state = jnp.zeros((x.shape[0], taps - 1, width), x.dtype)
+  steps = x.shape[1]
+  x = jnp.concatenate([state, x], axis=1)
+  kernel = kernel.reshape(taps, stride, width)
+  shifted = (x[:, taps - 1 - i : taps - 1 - i + steps, None] * kernel[i] for i in range(taps))
+  return sum(shifted).reshape(x.shape[0], steps * stride, width), x[:, steps:]
+
+
+def same_conv_transpose(
+  x, kernel, bias=None, state=None, *, stride: int, final: bool = True, length=None
+):
+  """Transposed convolution cut on both sides to `T * stride` samples in all.
+
+  Of an odd excess `width - stride` the left side loses the larger half. As each cut at the left
+  delays the output, the first part of a signal gives fewer samples than its share, the last more.
+
+  Returns:
+    `(y, state)`; the state stays None until the first step comes.
+  """
+  if x.shape[1] == 0 and state is None:
+    return jnp.zeros((x.shape[0], 0, kernel.shape[2]), x.dtype), None
+  excess = kernel.shape[0] - stride
+  delay = excess - excess // 2
+  size = x.shape[1] * stride
+  x = absent_as_zero(x, length)
+  if final:
+    x = jnp.pad(x, ((0, 0), (0, -(-delay // stride)), (0, 0)))
+    size += delay
+  y, after = causal_conv_transpose(x, kernel, bias, state, stride=stride)
+  return y[:, delay if state is None else 0 : size], after
+
+
+def absent_as_zero(x, length):
+  """`x` [B, T, C] with zeros in steps at and past `length` [B]; `x` itself for None."""
+  if length is None:
+    return x
+  return jnp.where((jnp.arange(x.shape[1]) < length[:, None])[..., None], x, 0)
 
 
 def pad(x, left: int, right: int, mode: PadMode):
@@ -110,9 +211,41 @@ def pad(x, left: int, right: int, mode: PadMode):
   widths = ((0, 0), (left, right), (0, 0))
   if mode == "zero" or left == right == 0:
     return jnp.pad(x, widths)
+  if mode == "replicate":
+    return jnp.pad(x, widths, mode="edge")
   short = max(0, max(left, right) + 1 - x.shape[1])
   x = jnp.pad(jnp.pad(x, ((0, 0), (0, short), (0, 0))), widths, mode="reflect")
   return x[:, : x.shape[1] - short]
+
+
+def _surround(x, left, right, span, stride, mode, final, length):
+  """Pads `x` so that a convolution over `span` gives all steps that are due.
+
+  If the signal ends here, `right` and what a last window lacks are added after its end.
+  """
+  if not final:
+    return pad(x, left, 0, mode)
+  known = left + right - span
+  extra = -(x.shape[1] + known) % stride
+  if length is None:
+    return pad(x, left, right + extra, mode)
+  right_of_row = right + -(length + known) % stride
+  return _pad_rows(x, left, right + extra, mode, length[:, None], right_of_row[:, None])
+
+
+def _pad_rows(x, left, right, mode, length, right_of_row):
+  """As `pad`, each row after its own `length` and by its own `right_of_row`, both [B, 1]."""
+  place = jnp.arange(-left, x.shape[1] + right)
+  if mode == "replicate":
+    source = jnp.clip(place, 0, length - 1)
+  elif mode == "reflect":
+    edge = jnp.maximum(length - 1, jnp.maximum(left, right_of_row))
+    source = jnp.where(place > edge, 2 * edge - place, jnp.abs(place))
+  else:
+    source = jnp.broadcast_to(place, (x.shape[0], place.shape[0]))
+  there = (source >= 0) & (source < length)
+  rows = jnp.take_along_axis(x, jnp.clip(source, 0, x.shape[1] - 1)[..., None], axis=1)
+  return jnp.where(there[..., None], rows, 0)
 
 
 def _subpixel(x, kernel, stride: int):

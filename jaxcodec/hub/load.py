@@ -4,7 +4,7 @@ import pathlib
 
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import encodec, native
+from jaxcodec.hub import dac, encodec, mimi, native
 from jaxcodec.hub.checkpoint import read_config
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
@@ -20,8 +20,9 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
 
   Args:
     name_or_path: a bundled codec's name; a directory that `save` wrote or of the Hugging Face's
-      layout (`config.json`, `model.safetensors`); or a repository of theirs, such as
-      "facebook/encodec_24khz".
+      layout (`config.json`, `model.safetensors`); a repository of theirs, such as
+      "facebook/encodec_24khz"; or the `weights.pth` of descript-audio-codec, or a directory that
+      holds it.
 
   Raises:
     CodecError: if nothing of that name is found, or what is found is damaged or not supported.
@@ -34,6 +35,8 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
   directory = pathlib.Path(name_or_path)
   if directory.is_dir():
     return _load_directory(directory, directory.resolve().name)
+  if directory.suffix == ".pth" and directory.is_file():
+    return dac.load_original(directory, directory.stem)
   if isinstance(name_or_path, str) and _is_repository(name):
     return _load_directory(_download(name), name)
   names = ", ".join(bundled())
@@ -41,11 +44,18 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
 
 
 def _load_directory(directory: pathlib.Path, name: str) -> Codec:
+  weights = directory / "weights.pth"
+  if weights.is_file() and not (directory / "config.json").is_file():
+    return dac.load_original(weights, name)
   config = read_config(directory)
   if native.is_native(config):
     return native.load_native(directory)
   if config.get("model_type") == "encodec":
     return encodec.load_encodec(directory, name)
+  if config.get("model_type") == "mimi":
+    return mimi.load_mimi(directory, name)
+  if config.get("model_type") == "dac":
+    return dac.load_dac(directory, name)
   raise CodecError(
     f"{directory} holds no codec known here: model_type {config.get('model_type')!r}"
   )

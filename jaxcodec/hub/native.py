@@ -1,5 +1,6 @@
 """Our own codec directories: `config.json` and `model.safetensors`."""
 
+import dataclasses
 import json
 import pathlib
 import typing
@@ -11,14 +12,17 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as serialize
 
+from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
+from jaxcodec.audio.mimi import Mimi
+from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.codec import Codec, module_config
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.checkpoint import Tensors, read_config
-from jaxcodec.layers.seanet import SEANetConfig
 
 _FORMAT = "jaxcodec"
 _VERSION = 1
+_SYSTEMS: dict[str, type[SoundCodec]] = {"dac": Dac, "encodec": Encodec, "mimi": Mimi}
 
 
 def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float32) -> None:
@@ -30,11 +34,12 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
+  system = next(name for name, cls in _SYSTEMS.items() if type(codec.module) is cls)
   config = {
     "format": _FORMAT,
     "version": _VERSION,
     "name": codec.name,
-    "system": "encodec",
+    "system": system,
     "module": module_config(codec.module),
   }
   flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
@@ -42,6 +47,10 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
   arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
   (directory / "model.safetensors").write_bytes(serialize(arrays))
   (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _prior_shape(module: SoundCodec) -> tuple[int, int]:
+  return len(module.codebook_sizes), max(module.codebook_sizes)
 
 
 def is_native(config: dict[str, Any]) -> bool:
@@ -59,10 +68,9 @@ def load_native(directory: pathlib.Path) -> Codec:
     raise CodecError(f"{directory} has version {config.get('version')}, this reader {_VERSION}")
   try:
     name, system, fields = str(config["name"]), config["system"], dict(config["module"])
-    if system != "encodec":
+    if system not in _SYSTEMS:
       raise CodecError(f"{directory} holds a codec of an unknown system, {system!r}")
-    net = SEANetConfig(**_checked(SEANetConfig, fields.pop("net")))
-    module = Encodec(net=net, **_checked(Encodec, fields))
+    module = _built(_SYSTEMS[system], fields)
     example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -72,19 +80,22 @@ def load_native(directory: pathlib.Path) -> Codec:
     path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape))
     for path, leaf in flatten_dict(shapes, sep="/").items()
   }
-  prior = tensors.take("prior", (module.num_codebooks, module.codebook_size), np.int32)
+  prior = tensors.take("prior", _prior_shape(module), np.int32)
   tensors.finish()
   params = unflatten_dict(flat, sep="/")
   return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)
 
 
-def _checked(cls: type, fields: dict[str, Any]) -> dict[str, Any]:
-  """Attributes of a dataclass from JSON, lists as tuples; TypeError if one is not of its type."""
-  hints = typing.get_type_hints(cls)
+def _built(cls: type, fields: dict[str, Any]) -> Any:
+  """A dataclass from its attributes as JSON values; TypeError if one is not of its type."""
+  hints, values = typing.get_type_hints(cls), {}
   for key, value in fields.items():
-    if key in hints and not _fits(value, hints[key]):
+    if key in hints and dataclasses.is_dataclass(hints[key]):
+      value = _built(hints[key], dict(value))
+    elif key in hints and not _fits(value, hints[key]):
       raise TypeError(f"{key} cannot be {value!r}")
-  return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    values[key] = tuple(value) if isinstance(value, list) else value
+  return cls(**values)
 
 
 def _fits(value, hint) -> bool:

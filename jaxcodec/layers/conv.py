@@ -1,7 +1,7 @@
 """Convolutions that own their parameters, for signals that come whole or in chunks.
 
-Every layer here is called as `y, state = layer(x, state, final)`: `state=None` says that the signal
-starts with `x`, `final` that it ends with it. x is [B, T, C].
+Every layer here is called as `y, state = layer(x, state, final, length)`; see `layers.chain`.
+x is [B, T, C].
 """
 
 from typing import Any, Literal
@@ -22,9 +22,10 @@ class Conv1d(nn.Module):
     kernel_size: taps.
     stride: input steps per output step.
     dilation: steps between taps.
-    causal: whether an output depends on no later input; only then can a signal come in chunks.
+    causal: whether an output depends on no later input; else it is centred on its inputs.
     pad_mode: what stands outside the signal.
     norm: "time_group" normalises over all of (T, C) of a row after the convolution.
+    use_bias: whether a bias is added.
   """
 
   features: int
@@ -34,20 +35,22 @@ class Conv1d(nn.Module):
   causal: bool = True
   pad_mode: F.PadMode = "zero"
   norm: Norm = None
+  use_bias: bool = True
+
+  def num_steps(self, length):
+    return -(-length // self.stride)
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True):
+  def __call__(self, x, state=None, final: bool = True, length=None):
     shape = (self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     window: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
-    window["pad_mode"] = self.pad_mode
-    if self.causal:
-      y, state = F.causal_conv(x, kernel, bias, state, final=final, **window)
-    else:
-      _require_whole(self, state, final)
-      y = F.same_conv(x, kernel, bias, **window)
-    return _normalise(self, y, state, final), state
+    window |= {"pad_mode": self.pad_mode, "final": final, "length": length}
+    function = F.causal_conv if self.causal else F.same_conv
+    y, after = function(x, kernel, bias, state, **window)
+    steps = None if length is None else self.num_steps(length)
+    return _normalise(self, y, state, final, steps), after
 
 
 class ConvTranspose1d(nn.Module):
@@ -61,34 +64,59 @@ class ConvTranspose1d(nn.Module):
   stride: int
   causal: bool = True
   norm: Norm = None
+  use_bias: bool = True
+
+  def num_steps(self, length):
+    return length * self.stride
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True):
+  def __call__(self, x, state=None, final: bool = True, length=None):
     shape = (self.kernel_size, x.shape[-1], self.features)
     # Each output meets kernel_size / stride taps; the fan counts all of them.
     init = nn.initializers.variance_scaling(self.stride, "fan_in", "truncated_normal")
     kernel = self.param("kernel", init, shape)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     if self.causal:
-      y, state = F.causal_conv_transpose(x, kernel, bias, state, stride=self.stride)
-      return _normalise(self, y, state, final), state
-    _require_whole(self, state, final)
+      y, after = F.causal_conv_transpose(x, kernel, bias, state, stride=self.stride)
+      return _normalise(self, y, state, final, length), after
+    if self.norm is None:
+      return F.same_conv_transpose(
+        x, kernel, bias, state, stride=self.stride, final=final, length=length
+      )
     # The norm sees the untrimmed result, as in EnCodec.
-    y = _normalise(self, F.conv_transpose(x, kernel, bias, stride=self.stride), state, final)
+    y = F.conv_transpose(F.absent_as_zero(x, length), kernel, bias, stride=self.stride)
     excess = self.kernel_size - self.stride
+    steps = None if length is None else self.num_steps(length) + excess
+    y = _normalise(self, y, state, final, steps)
     left = excess - excess // 2
-    return y[:, left : left + x.shape[1] * self.stride], state
+    return y[:, left : left + x.shape[1] * self.stride], ()
 
 
-def _require_whole(layer, state, final):
-  if state is not None or not final:
-    raise ValueError(f"{type(layer).__name__} is not causal: the signal must come whole")
+class DepthwiseConvTranspose1d(nn.Module):
+  """Causal transposed convolution of each channel alone, without a bias, from T to T * stride."""
+
+  kernel_size: int
+  stride: int
+
+  def num_steps(self, length):
+    return length * self.stride
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length  # Nothing is padded, and no step sees a later one.
+    init = nn.initializers.constant(self.stride / self.kernel_size)
+    kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
+    return F.depthwise_conv_transpose(x, kernel, state, stride=self.stride)
 
 
-def _normalise(layer, y, state, final):
+def _normalise(layer, y, state, final, length):
   if layer.norm is None:
     return y
   if state is not None or not final or layer.causal:
     raise ValueError("a norm over time needs the whole signal: use it with causal=False")
   norm = nn.GroupNorm(num_groups=1, epsilon=1e-5, use_fast_variance=False, name="norm")
-  return norm(y.astype(jnp.float32))
+  there = None
+  if length is not None:
+    steps = jnp.arange(y.shape[1])[:, None] < length[:, None, None]
+    there = jnp.broadcast_to(steps, y.shape)
+  return norm(y.astype(jnp.float32), mask=there)

@@ -15,8 +15,8 @@ class LSTM(nn.Module):
   num_layers: int
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True):
-    del final  # Nothing is padded.
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length  # Nothing is padded, and no step sees a later one.
     width = x.shape[-1]
     init = nn.initializers.uniform(2 * width**-0.5)
 

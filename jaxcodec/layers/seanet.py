@@ -1,11 +1,11 @@
 """What the SEANet encoder and decoder share: their configuration and their residual block."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 
 from jaxcodec import functional as F
+from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.conv import Conv1d, ConvTranspose1d, Norm
 from jaxcodec.layers.recurrent import LSTM
 
@@ -63,19 +63,6 @@ class SEANetConfig:
     return LSTM(self.num_lstm_layers, name=name)
 
 
-class Chain:
-  """Runs layers one after another and gathers their states under their names."""
-
-  def __init__(self, state, final: bool):
-    self.before, self.final = state, final
-    self.after: dict[str, Any] = {}
-
-  def __call__(self, layer, x):
-    before = None if self.before is None else self.before[layer.name]
-    y, self.after[layer.name] = layer(x, before, self.final)
-    return y
-
-
 class ResidualBlock(nn.Module):
   """x -> shortcut(x) + conv1(elu(conv3(elu(x)))), the inner convolution dilated."""
 
@@ -83,9 +70,9 @@ class ResidualBlock(nn.Module):
   dilation: int
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True):
+  def __call__(self, x, state=None, final: bool = True, length=None):
     config, width = self.config, x.shape[-1]
-    run = Chain(state, final)
+    run = Chain(state, final, length)
     inner = config.conv(
       width // config.compress, config.residual_kernel_size, "conv_0", dilation=self.dilation
     )
@@ -93,4 +80,4 @@ class ResidualBlock(nn.Module):
     y = run(config.conv(width, 1, "conv_1"), nn.elu(y))
     if config.conv_shortcut:
       x = run(config.conv(width, 1, "shortcut"), x)
-    return x + y, run.after
+    return (x + y if config.causal else run.add(x, y)), run.after

@@ -20,9 +20,7 @@ def tiny(segmented=False):
   module = Encodec(net=net, sample_rate=6000, num_codebooks=2, codebook_size=16, bitrates=(8000,))
   if segmented:
     net = dataclasses.replace(net, causal=False, norm="time_group")
-    module = dataclasses.replace(
-      module, net=net, segment_length=60, segment_stride=48, normalize=True
-    )
+    module = dataclasses.replace(module, net=net, segment_length=60, segment_stride=48)
   x = jnp.zeros((1, 60, 1))
   params = jax.jit(module.init)(jax.random.key(0), x)["params"]
   prior = jnp.arange(32, dtype=jnp.int32).reshape(2, 16)

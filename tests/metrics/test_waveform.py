@@ -2,8 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from jaxcodec.metrics import mel_distance, pesq, si_sdr, snr, stft_distance, stoi
 

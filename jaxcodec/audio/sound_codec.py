@@ -1,0 +1,105 @@
+"""What every sound codec offers to `jaxcodec.codec`; a system's file adds its networks."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class SoundCodec(nn.Module):
+  """Encoder, bottleneck and decoder of sound: [B, T, channels] <-> int32 [B, F, codebooks].
+
+  A subclass makes `self.encoder`, `self.quantizer` and `self.decoder` in `setup`, the first and the
+  last called as layers are (`layers.chain`), and says what follows from its own fields.
+
+  Attributes:
+    sample_rate: Hz.
+    bitrates: bit/s on offer before entropy coding, rising.
+  """
+
+  sample_rate: int
+  bitrates: tuple[int, ...]
+
+  @property
+  def channels(self) -> int:
+    return 1
+
+  @property
+  def hop_length(self) -> int:
+    """Samples per frame of codes."""
+    raise NotImplementedError
+
+  @property
+  def codebook_sizes(self) -> tuple[int, ...]:
+    """Entries of each codebook at the highest rate."""
+    raise NotImplementedError
+
+  @property
+  def causal(self) -> bool:
+    """Whether no frame depends on later samples, and no sample on later frames."""
+    raise NotImplementedError
+
+  @property
+  def scaled(self) -> bool:
+    """Whether codes come as `ScaledCodes`."""
+    return False
+
+  @property
+  def streams(self) -> bool:
+    """Whether a signal may come in chunks, with the result of the whole."""
+    return True
+
+  @property
+  def pads_with_zeros(self) -> bool:
+    """Whether zeros after a signal, or dropped codes after codes, change nothing before them.
+
+    A stream then need not know where it ends, and a state of zeros is its start.
+    """
+    return self.causal
+
+  @property
+  def segment_frames(self) -> int:
+    """Frames of a whole segment, for a codec that cuts the signal; 0 if it does not."""
+    return 0
+
+  def num_active(self, bitrate: int) -> int:
+    """Codebooks that `bitrate` bit/s pays for."""
+    paid = bitrate * self.hop_length / self.sample_rate
+    bits = 0.0
+    for count, size in enumerate(self.codebook_sizes):
+      bits += math.log2(size)
+      # Rates on offer are rounded to whole bits per second.
+      if bits > paid * 1.01:
+        return max(1, count)
+    return len(self.codebook_sizes)
+
+  def num_frames(self, num_samples: int) -> int:
+    """Frames of a signal of `num_samples`."""
+    return -(-num_samples // self.hop_length)
+
+  def __call__(self, x):
+    """[B, T, C] -> [B, T, C] through all codebooks; creates every parameter."""
+    return self.decode(self.encode(x, len(self.codebook_sizes)))[:, : x.shape[1]]
+
+  def encode(self, x, num_codebooks: int, length=None) -> Any:
+    """Codes of a whole signal [B, T, C], each row of its own `length` [B] if that is given."""
+    return self.encode_chunk(x, None, num_codebooks, final=True, length=length)[0]
+
+  def decode(self, codes, length=None):
+    """[B, F, Q] -> [B, F * hop_length, C]; `length` [B] counts the frames of each row."""
+    return self.decode_chunk(codes, None, final=True, length=length)[0]
+
+  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
+    """The next part of a signal: `(codes, state)`; state None at its start, `final` at its end."""
+    if self.pads_with_zeros:
+      # At the input and not in every layer.
+      x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % self.hop_length), (0, 0)))
+      length = None
+    z, state = self.encoder(x, state, final, length)
+    return self.quantizer.encode(z, num_codebooks), state
+
+  def decode_chunk(self, codes, state, *, final: bool, length=None):
+    """The next part of the codes: `([B, F * hop_length, C], state)`."""
+    length = None if self.pads_with_zeros else length
+    return self.decoder(self.quantizer.decode(codes), state, final, length)

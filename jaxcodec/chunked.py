@@ -1,0 +1,219 @@
+"""Signals of any length through a codec in bounded memory, block by block.
+
+The codes are those of the whole signal and so, to rounding, are the samples: a codec carries its
+state from chunk to chunk (see `codec.encode_chunk`); one that cuts the signal into segments does
+some segments at a time. All chunks but a signal's first and last have one shape, so that few
+compilations serve every length.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcodec import codec as codec_lib
+from jaxcodec.audio.encodec import ScaledCodes
+from jaxcodec.codec import Codec
+
+_encode = jax.jit(codec_lib.encode, static_argnames="bitrate")
+_decode = jax.jit(codec_lib.decode)
+_encode_chunk = jax.jit(codec_lib.encode_chunk, static_argnames=("bitrate", "final"))
+_decode_chunk = jax.jit(codec_lib.decode_chunk, static_argnames="final")
+
+Coded = tuple[np.ndarray, np.ndarray | None]
+
+
+def chunk_frames(codec: Codec, seconds: float) -> int:
+  """Frames of a chunk of about `seconds`: whole segments, for a codec that has them."""
+  module = codec.module
+  if not module.segment_frames:
+    return max(1, round(seconds * codec.sample_rate / codec.hop_length))
+  return max(1, round(seconds * codec.sample_rate / module.segment_stride)) * module.segment_frames
+
+
+def stored_frames(codec: Codec, num_samples: int) -> int:
+  """Frames that `encode_blocks` gives for a signal of `num_samples`."""
+  module = codec.module
+  if not module.segment_frames:
+    return module.num_frames(num_samples)
+  # Counted, not listed: a hostile header may claim any number of samples.
+  whole = max(0, -(-num_samples // module.segment_stride) - 1)
+  last = num_samples - whole * module.segment_stride
+  return whole * module.segment_frames + -(-last // module.hop_length)
+
+
+def encode_blocks(
+  codec: Codec, blocks: Iterable[np.ndarray], frames: int, *, bitrate: int | None = None
+) -> Iterator[Coded]:
+  """Codes [batch, `frames`, codebooks], the last ones fewer, and scales or None, in turn.
+
+  Args:
+    blocks: float32 `[batch, time, channels]` of any lengths.
+    frames: of a chunk, as `chunk_frames` says.
+
+  Every segment but the last gives its full frames: where the last one lies within the overlap and
+  the one before it is short too, codes of zero fill that one up.
+  """
+  if codec.module.segment_frames:
+    return _encode_segments(codec, blocks, frames, bitrate)
+  codes = _encode_stream(codec, blocks, frames, bitrate)
+  return ((chunk, None) for chunk, _ in regroup(codes, frames))
+
+
+def decode_blocks(
+  codec: Codec, chunks: Iterable[Coded], frames: int, num_samples: int
+) -> Iterator[np.ndarray]:
+  """The signal of `encode_blocks`' chunks: float32 `[batch, time, channels]`, `num_samples` in all.
+
+  Args:
+    chunks: of any lengths, but whole segments for a codec that has them.
+    frames: to decode at a time, as `chunk_frames` says; it bounds the memory.
+  """
+  if codec.module.segment_frames:
+    waves = _decode_segments(codec, chunks, num_samples)
+  else:
+    waves = _decode_stream(codec, (codes for codes, _ in chunks), frames)
+  for wave in waves:
+    wave = wave[:, :num_samples]
+    num_samples -= wave.shape[1]
+    if wave.shape[1]:
+      yield wave
+
+
+def regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, bool]]:
+  """The same signal in blocks of `size` steps, the last one shorter, each with whether it is
+  last."""
+  held: list[np.ndarray] = []
+  count = 0
+  for block in blocks:
+    held.append(block)
+    count += block.shape[1]
+    while count > size:  # Not >=: what fills up exactly may be the end.
+      joined = np.concatenate(held, axis=1)
+      yield joined[:, :size], False
+      held, count = [joined[:, size:]], count - size
+  if count:
+    yield np.concatenate(held, axis=1), True
+
+
+def _encode_stream(codec: Codec, blocks, frames: int, bitrate) -> Iterator[np.ndarray]:
+  size = frames * codec.hop_length
+  state, pending = None, None
+  for block, final in _joined_end(codec, regroup(blocks, size)):
+    if state is None:
+      state = codec_lib.init_stream(codec, block.shape[0])
+    due = -(-block.shape[1] // codec.hop_length) if codec.causal else None
+    if codec.module.pads_with_zeros:
+      # Nothing before the padding changes, and the shape is that of every chunk.
+      block, final = np.pad(block, ((0, 0), (0, size - block.shape[1]), (0, 0))), False
+    state, codes = _encode_chunk(codec, state, block, bitrate=bitrate, final=final)
+    # The device works on this chunk while the host reads and resamples the next.
+    if pending is not None:
+      yield np.asarray(pending)
+    pending = codes[:, :due]
+  if pending is not None:
+    yield np.asarray(pending)
+
+
+def _decode_stream(codec: Codec, chunks, frames: int) -> Iterator[np.ndarray]:
+  state = None
+  for codes, final in _joined_end(codec, regroup(chunks, frames)):
+    if state is None:
+      state = codec_lib.init_stream(codec, codes.shape[0])
+    due = codes.shape[1] * codec.hop_length if codec.causal else None
+    if codec.module.pads_with_zeros:
+      # A dropped code counts as zero.
+      short = frames - codes.shape[1]
+      codes = np.pad(codes, ((0, 0), (0, short), (0, 0)), constant_values=-1)
+      final = False
+    state, y = _decode_chunk(codec, state, codes, final=final)
+    yield np.asarray(y)[:, :due]
+
+
+def _joined_end(codec: Codec, blocks):
+  """The last two blocks as one where the codec looks ahead: alone the last might be too short."""
+  if codec.causal:
+    yield from blocks
+    return
+  held = None
+  for block, final in blocks:
+    if final:
+      yield (block if held is None else np.concatenate([held, block], axis=1)), True
+    elif held is not None:
+      yield held, False
+    held = block
+
+
+def _encode_segments(codec: Codec, blocks, frames: int, bitrate) -> Iterator[Coded]:
+  module = codec.module
+  count = frames // module.segment_frames
+  overlap = module.segment_length - module.segment_stride
+  for x, final in _windows(blocks, count * module.segment_stride, overlap):
+    coded = _encode(codec, jnp.asarray(x), bitrate=bitrate)
+    codes, scales = np.asarray(coded.codes), np.asarray(coded.scales)
+    if not final:
+      # What starts in the overlap is the next window's first segment.
+      yield codes[:, :frames], scales[:, :count]
+      continue
+    missing = _missing_frames(codec, x.shape[1])
+    at = codes.shape[1] - module.segment_sizes(x.shape[1])[-1]
+    codes = np.insert(codes, [at] * missing, 0, axis=1)
+    for i in range(-(-codes.shape[1] // frames)):
+      yield codes[:, i * frames : (i + 1) * frames], scales[:, i * count : (i + 1) * count]
+
+
+def _windows(blocks, step: int, overlap: int) -> Iterator[tuple[np.ndarray, bool]]:
+  """Windows of `step + overlap` samples that start `step` apart, and the rest as the last one."""
+  held = None
+  for block in blocks:
+    held = block if held is None else np.concatenate([held, block], axis=1)
+    while held.shape[1] > step + overlap:
+      yield held[:, : step + overlap], False
+      held = held[:, step:]
+  if held is not None and held.shape[1]:
+    yield held, True
+
+
+def _decode_segments(codec: Codec, chunks, num_samples: int) -> Iterator[np.ndarray]:
+  """Some segments at a time, with one before and one after them, which they overlap with."""
+  stride, whole = codec.module.segment_stride, codec.module.segment_frames
+  count = chunk_frames(codec, 10) // whole
+  held: list[Coded] = []
+  lead, start = 0, 0
+
+  def decoded(parts, num_samples):
+    codes = np.concatenate([codes for codes, _ in parts], axis=1)
+    missing = _missing_frames(codec, num_samples)
+    end = codes.shape[1] - parts[-1][0].shape[1]
+    codes = np.delete(codes, slice(end - missing, end), axis=1)
+    scales = np.concatenate([scales for _, scales in parts], axis=1)
+    return np.asarray(_decode(codec, ScaledCodes(jnp.asarray(codes), jnp.asarray(scales))))
+
+  for segment in _segments(chunks, whole):
+    held.append(segment)
+    # The last two may be short, and then are no neighbours to decode with.
+    if len(held) == lead + count + 3:
+      parts = held[: lead + count + 1]
+      y = decoded(parts, (len(parts) - 1) * stride + codec.module.segment_length)
+      yield y[:, lead * stride : (lead + count) * stride]
+      start += count * stride
+      held, lead = held[lead + count - 1 :], 1
+  if held:
+    yield decoded(held, num_samples - start + lead * stride)[:, lead * stride :]
+
+
+def _segments(chunks: Iterable[Coded], whole: int) -> Iterator[Coded]:
+  for codes, scales in chunks:
+    assert scales is not None
+    for i in range(scales.shape[1]):
+      yield codes[:, i * whole : (i + 1) * whole], scales[:, i : i + 1]
+
+
+def _missing_frames(codec: Codec, num_samples: int) -> int:
+  """Frames by which the last segment but one is shorter than the stored ones.
+
+  It is so only where the last segment lies within the overlap.
+  """
+  sizes = codec.module.segment_sizes(num_samples)
+  return codec.module.segment_frames - sizes[-2] if len(sizes) > 1 else 0

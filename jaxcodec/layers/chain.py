@@ -1,0 +1,32 @@
+"""Running layers one after another, over signals that come whole or in chunks.
+
+Every streaming layer is called as `y, state = layer(x, state, final, length)`: `state=None` says
+that the signal starts with `x`, `final` that it ends with it, `length` [B] how many steps of `x`
+exist in each row (None: all). A layer that changes the number of steps says so in `num_steps`.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+
+class Chain:
+  """Runs layers in turn: gathers their states under their names and follows the rows' lengths."""
+
+  def __init__(self, state, final: bool, length=None):
+    self.before, self.final, self.length = state, final, length
+    self.after: dict[str, Any] = {}
+
+  def __call__(self, layer, x):
+    before = None if self.before is None else self.before[layer.name]
+    y, self.after[layer.name] = layer(x, before, self.final, self.length)
+    if self.length is not None and hasattr(layer, "num_steps"):
+      self.length = layer.num_steps(self.length)
+    return y
+
+  def add(self, x, y):
+    """`x + y` where `y` may lag behind `x`, as centred convolutions do in a stream."""
+    if self.before is not None:
+      x = jnp.concatenate([self.before["lag"], x], axis=1)
+    self.after["lag"] = x[:, y.shape[1] :]
+    return x[:, : y.shape[1]] + y
