@@ -1,4 +1,4 @@
-"""The `jaxcodec` command: encode, decode, stream, info, codecs, demo.
+"""The `jaxcodec` command: encode, decode, stream, info, codecs, demo, evaluate.
 
 Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
 one line.
@@ -202,6 +202,58 @@ def _demo(options: argparse.Namespace) -> None:
   print(f"\nListen: {page}")
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+  folder = pathlib.Path(options.folder)
+  if not folder.is_dir():
+    raise UsageError(f"no directory {folder}")
+  if options.limit is not None and options.limit < 1:
+    raise UsageError(f"--limit must be 1 or more, got {options.limit}")
+  if options.json:
+    _check_output(options.json, options.force)
+  from rich.console import Console
+  from rich.progress import track
+
+  from jaxcodec import baselines, evaluate
+
+  names = options.codecs.split(",")
+  if "" in names:
+    raise UsageError(f"--codecs has an empty name: {options.codecs!r}")
+  codecs = {name: _load(name) for name in names}
+  systems = [
+    system
+    for name, codec in codecs.items()
+    for system in evaluate.codec_systems(name, codec, _bitrate(codec, options.bitrate))
+  ]
+  missing = (
+    [] if evaluate.pesq_is_installed() else ["PESQ is left out: pip install 'jaxcodec[metrics]'"]
+  )
+  if options.baselines == "auto":
+    formats = dict.fromkeys((system.sample_rate, system.channels) for system in systems)
+    found, absent = baselines.find(formats)
+    systems, missing = systems + found, missing + absent
+  for line in missing:
+    _say(line)
+  console = Console(stderr=True)
+  sources = evaluate.sound_files(folder)[: options.limit]
+  bar = track(
+    sources, "evaluating", console=console, transient=True, disable=not console.is_terminal
+  )
+  result = evaluate.run(systems, bar)
+  for _, reason in result.skipped:
+    _say(f"skipped: {reason}")
+  if result.skipped:
+    _say(f"{len(result.skipped)} of {len(sources)} files skipped")
+  text = json.dumps(result.to_json() | {"missing": missing}, indent=1)
+  evaluate.print_table(result, stderr=options.json == "-")
+  if options.json == "-":
+    print(text)
+  elif options.json:
+    from jaxcodec.audio.files import replacing
+
+    with replacing(pathlib.Path(options.json)) as temporary:
+      temporary.write_text(text + "\n", encoding="utf-8")
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = _Parser(prog="jaxcodec", description="Sound to small files and back.")
   commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -238,6 +290,16 @@ def _parser() -> argparse.ArgumentParser:
   demo.add_argument("--out", default="jaxcodec-demo", metavar="DIR")
   demo.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   demo.add_argument("--force", **force)
+  evaluate = command("evaluate", _evaluate, "Codes the sound files of a folder and measures.")
+  evaluate.add_argument("folder", metavar="DIR", help="searched with all folders in it")
+  evaluate.add_argument("--codecs", default=_DEFAULT_CODEC, metavar="A,B,C", help="as for --codec")
+  evaluate.add_argument("--bitrate", type=float, metavar="KBPS", help="default: all of a codec's")
+  evaluate.add_argument("--limit", type=int, metavar="N", help="the first N files")
+  evaluate.add_argument(
+    "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2 if installed"
+  )
+  evaluate.add_argument("--json", metavar="FILE", help="means and files; - for stdout")
+  evaluate.add_argument("--force", **force)
   return parser
 
 
