@@ -2,11 +2,12 @@
 
 The codes are those of the whole signal and so, to rounding, are the samples: a codec carries its
 state from chunk to chunk (see `codec.encode_chunk`); one that cuts the signal into segments does
-some segments at a time. All chunks but a signal's first and last have one shape, so that few
-compilations serve every length.
+some segments at a time. Chunks have one shape, and the last one is filled up to one of a few, so
+that few compilations serve every length.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,20 +99,20 @@ def regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarra
 
 
 def _encode_stream(codec: Codec, blocks, frames: int, bitrate) -> Iterator[np.ndarray]:
-  size = frames * codec.hop_length
-  state, pending = None, None
-  for block, final in _joined_end(codec, regroup(blocks, size)):
+  hop, state, pending = codec.hop_length, None, None
+  for block, final in _joined_end(codec, regroup(blocks, frames * codec.hop_length)):
     if state is None:
       state = codec_lib.init_stream(codec, block.shape[0])
-    due = -(-block.shape[1] // codec.hop_length) if codec.causal else None
-    if codec.module.pads_with_zeros:
-      # Nothing before the padding changes, and the shape is that of every chunk.
-      block, final = np.pad(block, ((0, 0), (0, size - block.shape[1]), (0, 0))), False
-    state, codes = _encode_chunk(codec, state, block, bitrate=bitrate, final=final)
+    count = -(-block.shape[1] // hop)
+    fill, ending = _filling(codec, count, frames, final)
+    if ending:
+      ending["length"] = np.full(block.shape[0], block.shape[1])
+    block = np.pad(block, ((0, 0), (0, (count + fill) * hop - block.shape[1]), (0, 0)))
+    state, codes = _encode_chunk(codec, state, block, bitrate=bitrate, **ending)
     # The device works on this chunk while the host reads and resamples the next.
     if pending is not None:
       yield np.asarray(pending)
-    pending = codes[:, :due]
+    pending = codes[:, : codes.shape[1] - fill]
   if pending is not None:
     yield np.asarray(pending)
 
@@ -121,14 +122,25 @@ def _decode_stream(codec: Codec, chunks, frames: int) -> Iterator[np.ndarray]:
   for codes, final in _joined_end(codec, regroup(chunks, frames)):
     if state is None:
       state = codec_lib.init_stream(codec, codes.shape[0])
-    due = codes.shape[1] * codec.hop_length if codec.causal else None
-    if codec.module.pads_with_zeros:
-      # A dropped code counts as zero.
-      short = frames - codes.shape[1]
-      codes = np.pad(codes, ((0, 0), (0, short), (0, 0)), constant_values=-1)
-      final = False
-    state, y = _decode_chunk(codec, state, codes, final=final)
-    yield np.asarray(y)[:, :due]
+    fill, ending = _filling(codec, codes.shape[1], frames, final)
+    if ending:
+      ending["length"] = np.full(codes.shape[0], codes.shape[1])
+    # A dropped code counts as zero.
+    codes = np.pad(codes, ((0, 0), (0, fill), (0, 0)), constant_values=-1)
+    state, y = _decode_chunk(codec, state, codes, **ending)
+    yield np.asarray(y)[:, : y.shape[1] - fill * codec.hop_length]
+
+
+def _filling(codec: Codec, count: int, frames: int, final: bool) -> tuple[int, dict[str, Any]]:
+  """Frames to add to a chunk of `count`, so that there are few shapes, and how to say its end."""
+  if not final:
+    return 0, {}
+  # 1, 2, 3, 4, 6, 8, 12, ...: at most half as much again.
+  size = 1 << max(0, count - 1).bit_length()
+  size = size * 3 // 4 if size * 3 // 4 >= count else size
+  if codec.module.pads_with_zeros:
+    return min(size, max(frames, count)) - count, {}
+  return size - count, {"final": True}
 
 
 def _joined_end(codec: Codec, blocks):

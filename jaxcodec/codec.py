@@ -192,6 +192,7 @@ def encode_chunk(
   *,
   bitrate: int | None = None,
   final: bool = False,
+  length: jax.Array | None = None,
 ) -> tuple[StreamState, jax.Array]:
   """Codes of a signal's next chunk; all chunks together give the codes of the whole.
 
@@ -201,6 +202,8 @@ def encode_chunk(
   Args:
     chunk: `[batch, time, channels]`; unless `final`, time is a multiple of `codec.hop_length`.
     final: whether the signal ends here. Static under jit.
+    length: int `[batch]`, for a final chunk that is padded to some shape: the samples of each row.
+      The last `(time - length) // hop_length` frames then have no meaning.
 
   Raises:
     ValueError: as `encode`, and if the codec takes a signal only whole or the chunk's length does
@@ -213,12 +216,21 @@ def encode_chunk(
   num_codebooks = _num_codebooks(codec, bitrate)
   if chunk.shape[1] == 0 and codec.causal:
     return state, jnp.zeros((chunk.shape[0], 0, num_codebooks), jnp.int32)
-  codes, encoder = _apply(codec, "encode_chunk", chunk, state.encoder, num_codebooks, final=final)
+  length = _lengths(length, chunk.shape[0], final)
+  chunk = F.absent_as_zero(chunk, length)
+  codes, encoder = _apply(
+    codec, "encode_chunk", chunk, state.encoder, num_codebooks, final=final, length=length
+  )
   return state._replace(encoder=encoder), codes
 
 
 def decode_chunk(
-  codec: Codec, state: StreamState, codes: jax.Array, *, final: bool = False
+  codec: Codec,
+  state: StreamState,
+  codes: jax.Array,
+  *,
+  final: bool = False,
+  length: jax.Array | None = None,
 ) -> tuple[StreamState, jax.Array]:
   """Signal of the next codes: `(state, [batch, time, channels])`.
 
@@ -226,12 +238,15 @@ def decode_chunk(
 
   Args:
     final: whether the codes end here; a causal codec need not be told. Static under jit.
+    length: int `[batch]`, for final codes that are padded to some shape: the frames of each row.
+      The last `(frames - length) * hop_length` samples then have no meaning.
   """
   _require_streaming(codec)
   codes = _codes(codec, codes)
   if codes.shape[1] == 0 and codec.causal:
     return state, jnp.zeros((codes.shape[0], 0, codec.channels))
-  y, decoder = _apply(codec, "decode_chunk", codes, state.decoder, final=final)
+  length = _lengths(length, codes.shape[0], final)
+  y, decoder = _apply(codec, "decode_chunk", codes, state.decoder, final=final, length=length)
   return state._replace(decoder=decoder), y
 
 
@@ -299,9 +314,11 @@ def _num_codebooks(codec: Codec, bitrate: int | None) -> int:
   return codec.module.num_active(bitrate)
 
 
-def _lengths(length, batch: int):
+def _lengths(length, batch: int, final: bool = True):
   if length is None:
     return None
+  if not final:
+    raise ValueError("length is given for a chunk that is not final")
   length = jnp.asarray(length)
   if length.shape != (batch,) or not jnp.issubdtype(length.dtype, jnp.integer):
     raise ValueError(f"length must be integers [{batch}], got {length.dtype}{list(length.shape)}")

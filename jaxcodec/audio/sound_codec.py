@@ -92,10 +92,10 @@ class SoundCodec(nn.Module):
 
   def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
     """The next part of a signal: `(codes, state)`; state None at its start, `final` at its end."""
-    if self.pads_with_zeros:
-      # At the input and not in every layer.
+    if self.pads_with_zeros or length is not None:
+      # At the input and not in every layer, unless a row ends before.
       x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % self.hop_length), (0, 0)))
-      length = None
+    length = None if self.pads_with_zeros else length
     z, state = self.encoder(x, state, final, length)
     return self.quantizer.encode(z, num_codebooks), state
 

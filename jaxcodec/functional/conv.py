@@ -229,23 +229,33 @@ def _surround(x, left, right, span, stride, mode, final, length):
   extra = -(x.shape[1] + known) % stride
   if length is None:
     return pad(x, left, right + extra, mode)
+  x = absent_as_zero(x, length)
+  padded = jnp.pad(pad(x, left, 0, mode), ((0, 0), (0, right + extra), (0, 0)))
+  if mode == "zero":
+    return padded
   right_of_row = right + -(length + known) % stride
-  return _pad_rows(x, left, right + extra, mode, length[:, None], right_of_row[:, None])
+  place, values = _ends(x, left, right_of_row[:, None], right + stride - 1, mode, length[:, None])
+  rows = jnp.arange(x.shape[0])[:, None]
+  return padded.at[rows, left + place].set(values, mode="drop")
 
 
-def _pad_rows(x, left, right, mode, length, right_of_row):
-  """As `pad`, each row after its own `length` and by its own `right_of_row`, both [B, 1]."""
-  place = jnp.arange(-left, x.shape[1] + right)
+def _ends(x, left, right, widest, mode, length):
+  """What follows each row of `x` [B, T, C] at its own `length` [B, 1]: places and values there.
+
+  The first `right` [B, 1] of `widest` places count; the others lie past all of the row.
+  """
+  after = jnp.arange(widest)
+  place = length + after
   if mode == "replicate":
-    source = jnp.clip(place, 0, length - 1)
-  elif mode == "reflect":
-    edge = jnp.maximum(length - 1, jnp.maximum(left, right_of_row))
-    source = jnp.where(place > edge, 2 * edge - place, jnp.abs(place))
+    source = jnp.broadcast_to(length - 1, place.shape)
   else:
-    source = jnp.broadcast_to(place, (x.shape[0], place.shape[0]))
+    edge = jnp.maximum(length - 1, jnp.maximum(left, right))
+    source = jnp.where(place > edge, 2 * edge - place, place)
   there = (source >= 0) & (source < length)
-  rows = jnp.take_along_axis(x, jnp.clip(source, 0, x.shape[1] - 1)[..., None], axis=1)
-  return jnp.where(there[..., None], rows, 0)
+  values = jnp.take_along_axis(x, jnp.clip(source, 0, x.shape[1] - 1)[..., None], axis=1)
+  return jnp.where(after < right, place, x.shape[1] + right + widest), jnp.where(
+    there[..., None], values, 0
+  )
 
 
 def _subpixel(x, kernel, stride: int):

@@ -2,7 +2,8 @@
 
 Every streaming layer is called as `y, state = layer(x, state, final, length)`: `state=None` says
 that the signal starts with `x`, `final` that it ends with it, `length` [B] how many steps of `x`
-exist in each row (None: all). A layer that changes the number of steps says so in `num_steps`.
+exist in each row (None: all). A layer that changes the number of steps says in `absent_after` what
+becomes of those that do not exist; with lengths, signals come in whole strides of every layer.
 """
 
 from typing import Any
@@ -20,8 +21,11 @@ class Chain:
   def __call__(self, layer, x):
     before = None if self.before is None else self.before[layer.name]
     y, self.after[layer.name] = layer(x, before, self.final, self.length)
-    if self.length is not None and hasattr(layer, "num_steps"):
-      self.length = layer.num_steps(self.length)
+    if self.length is not None:
+      # Counted from the end: a layer that lags gives more steps than its share there.
+      absent = x.shape[1] - self.length
+      absent = layer.absent_after(absent) if hasattr(layer, "absent_after") else absent
+      self.length = y.shape[1] - absent
     return y
 
   def add(self, x, y):

@@ -37,8 +37,8 @@ class Conv1d(nn.Module):
   norm: Norm = None
   use_bias: bool = True
 
-  def num_steps(self, length):
-    return -(-length // self.stride)
+  def absent_after(self, steps):
+    return steps // self.stride
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
@@ -49,7 +49,7 @@ class Conv1d(nn.Module):
     window |= {"pad_mode": self.pad_mode, "final": final, "length": length}
     function = F.causal_conv if self.causal else F.same_conv
     y, after = function(x, kernel, bias, state, **window)
-    steps = None if length is None else self.num_steps(length)
+    steps = None if length is None else -(-length // self.stride)
     return _normalise(self, y, state, final, steps), after
 
 
@@ -66,8 +66,8 @@ class ConvTranspose1d(nn.Module):
   norm: Norm = None
   use_bias: bool = True
 
-  def num_steps(self, length):
-    return length * self.stride
+  def absent_after(self, steps):
+    return steps * self.stride
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
@@ -86,7 +86,7 @@ class ConvTranspose1d(nn.Module):
     # The norm sees the untrimmed result, as in EnCodec.
     y = F.conv_transpose(F.absent_as_zero(x, length), kernel, bias, stride=self.stride)
     excess = self.kernel_size - self.stride
-    steps = None if length is None else self.num_steps(length) + excess
+    steps = None if length is None else length * self.stride + excess
     y = _normalise(self, y, state, final, steps)
     left = excess - excess // 2
     return y[:, left : left + x.shape[1] * self.stride], ()
@@ -98,8 +98,8 @@ class DepthwiseConvTranspose1d(nn.Module):
   kernel_size: int
   stride: int
 
-  def num_steps(self, length):
-    return length * self.stride
+  def absent_after(self, steps):
+    return steps * self.stride
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):

@@ -74,8 +74,8 @@ class Upsample(nn.Module):
   features: int
   stride: int
 
-  def num_steps(self, length):
-    return length * self.stride - self.stride % 2
+  def absent_after(self, steps):
+    return steps * self.stride
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
