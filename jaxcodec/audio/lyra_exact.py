@@ -84,7 +84,7 @@ class ExactDecoder(nn.Module):
 def _units(config: LyraConfig, level: int, first: type) -> list:
   """The residual units of a level: of the last one that has some, `first` and integer ones."""
   specs = config.units(level)
-  kinds = [ResidualUnit] * len(specs)
+  kinds: list[type] = [ResidualUnit] * len(specs)
   if level == len(config.widths) - 2:
     kinds = [first] + [IntegerUnit] * (len(specs) - 1)
   pairs = zip(kinds, specs, strict=True)
@@ -146,8 +146,8 @@ class IntegerUnit(nn.Module):
     y = run(IntegerConv(width, 1, name="conv_0"), y)
     y = IntegerLeaky(name="leaky_1")(y)
     y = run(IntegerConv(width, 1, groups=self.groups, name="conv_1"), y)
-    factors = _factors(self, 3, "add_")
-    return integer.add(y, x, *factors, _zero_point(self)), run.after
+    multipliers, shifts = _factors(self, 3)
+    return integer.add(y, x, multipliers, shifts, _zero_point(self)), run.after
 
 
 class IntegerConv(nn.Module):
@@ -224,7 +224,8 @@ class IntegerLeaky(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    return integer.leaky_relu(x, *_factors(self, 2), _zero_point(self))
+    multipliers, shifts = _factors(self, 2)
+    return integer.leaky_relu(x, multipliers, shifts, _zero_point(self))
 
 
 class Quantize(nn.Module):
@@ -258,9 +259,9 @@ def _rounded(layer, x):
   return integer.clip_to_int8(integer.rescale(x, multiplier, shift), zero_point)
 
 
-def _factors(layer, count: int, prefix: str = ""):
-  multipliers = layer.param(f"{prefix}multipliers", _constant(2**30), (count,), jnp.int32)
-  return multipliers, layer.param(f"{prefix}shifts", _constant(0), (count,), jnp.int32)
+def _factors(layer, count: int):
+  multipliers = layer.param("multipliers", _constant(2**30), (count,), jnp.int32)
+  return multipliers, layer.param("shifts", _constant(0), (count,), jnp.int32)
 
 
 def _zero_point(layer):

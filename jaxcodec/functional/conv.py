@@ -1,9 +1,9 @@
 """One-dimensional convolutions, whole or in chunks, as pure functions.
 
-Shapes: x [B, T, C], kernels [width, in / groups, out]. A convolution over a signal that comes in chunks
-takes what it must remember as `state` and returns it; `state=None` says that the signal starts
-here, `final` that it ends here. `length` [B] says how many steps of `x` exist in each row, None
-that all do: a row's result is then that of the row cut to its length, followed by steps of no
+Shapes: x [B, T, C], kernels [width, in / groups, out]. A convolution over a signal that comes in
+chunks takes what it must remember as `state` and returns it; `state=None` says that the signal
+starts here, `final` that it ends here. `length` [B] says how many steps of `x` exist in each row,
+None that all do: a row's result is then that of the row cut to its length, followed by steps of no
 meaning.
 """
 

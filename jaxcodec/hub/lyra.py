@@ -1,7 +1,7 @@
 """Reads Lyra V2's released networks: three TensorFlow Lite files in one directory.
 
-The graphs hold no names that last, so their operators are walked in the order in which they run, and
-each must be of the kind and shape that the network has there.
+The graphs hold no names that last, so their operators are walked in the order in which they run,
+and each must be of the kind and shape that the network has there.
 """
 
 import pathlib
@@ -280,7 +280,7 @@ def _integer_sum(step: _Step) -> Params:
   factors = [first / largest, second / largest, largest / (2.0**20 * out)]
   multipliers, shifts = integer.fixed_point(np.stack(factors))
   zero_point = np.int32(step.output.zero_point[0])
-  return {"add_multipliers": multipliers, "add_shifts": shifts, "zero_point": zero_point}
+  return {"multipliers": multipliers, "shifts": shifts, "zero_point": zero_point}
 
 
 def _arrays(params: Params) -> Params:
