@@ -132,8 +132,8 @@ def _decode_stream(codec: Codec, chunks, frames: int) -> Iterator[np.ndarray]:
 
 
 def _joined_end(codec: Codec, blocks):
-  """The last two blocks as one, unless zeros may follow the last: alone it might be too short."""
-  if codec.module.pads_with_zeros:
+  """The last two blocks as one where the codec looks ahead: alone the last might be too short."""
+  if codec.causal:
     yield from blocks
     return
   held = None

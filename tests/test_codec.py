@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 
 import jaxcodec
 from jaxcodec.audio.encodec import Encodec
+from jaxcodec.audio.mimi import Mimi, MimiConfig
 from jaxcodec.codec import fingerprint
 from jaxcodec.layers.seanet import SEANetConfig
 
@@ -27,6 +28,7 @@ CAUSAL = Encodec(
 MODULES = {
   "zero": CAUSAL,
   "reflect": dataclasses.replace(CAUSAL, net=NET),
+  "centred": dataclasses.replace(CAUSAL, net=dataclasses.replace(NET, causal=False)),
   # Segments of 60 samples that overlap by 12: ten frames each.
   "segmented": dataclasses.replace(
     CAUSAL,
@@ -36,10 +38,28 @@ MODULES = {
   ),
 }
 EVERY = pytest.mark.parametrize("name", MODULES)
-STREAMS = pytest.mark.parametrize("name", ["zero", "reflect"])
+STREAMS = pytest.mark.parametrize("name", ["zero", "reflect", "centred", "mimi"])
 
 encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 decode = jax.jit(jaxcodec.decode, static_argnames="length")
+
+
+MODULES["mimi"] = Mimi(
+  config=MimiConfig(
+    net=dataclasses.replace(
+      NET, strides=(3,), num_lstm_layers=0, pad_mode="zero", conv_shortcut=False
+    ),
+    num_layers=2,
+    num_heads=2,
+    hidden=8,
+    window=5,
+  ),
+  sample_rate=6000,
+  num_codebooks=4,
+  codebook_size=16,
+  codebook_features=6,
+  bitrates=BITRATES,
+)
 
 
 def signal(batch, length, channels=1, seed=0):
@@ -55,9 +75,17 @@ def codec_of(name):
   params = jax.jit(module.init)(jax.random.key(0), x)["params"]
   latents = lambda module, x: module.encoder(x)[0]  # noqa: E731
   z = jax.jit(lambda p, x: module.apply({"params": p}, x, method=latents))(params, x)
-  params["quantizer"]["codebooks"] *= z.std()
-  prior = jnp.ones((module.num_codebooks, module.codebook_size), jnp.int32)
+  quantizer = params["quantizer"]
+  for part in (quantizer, quantizer.get("semantic", {}), quantizer.get("acoustic", {})):
+    if "codebooks" in part:
+      part["codebooks"] *= z.std()
+  prior = jnp.ones((4, 16), jnp.int32)
   return jaxcodec.Codec(module=module, params=params, prior=prior, name=name)
+
+
+def codebooks_of(params):
+  leaves = jax.tree_util.tree_leaves_with_path(params["quantizer"])
+  return [leaf for path, leaf in leaves if "codebooks" in jax.tree_util.keystr(path)]
 
 
 def integers(codes):
@@ -67,7 +95,8 @@ def integers(codes):
 @EVERY
 def test_codes_are_the_same_with_and_without_jit(name):
   codec = codec_of(name)
-  x = signal(2, 100, codec.channels)
+  # Each shape of each operation compiles when nothing is jitted: one segment will do.
+  x = signal(2, 50, codec.channels)
   eager = integers(jaxcodec.encode(codec, x))
   np.testing.assert_array_equal(integers(encode(codec, x)), eager)
   assert len(np.unique(eager)) > 4
@@ -103,7 +132,7 @@ def test_decode_has_a_gradient_for_what_it_uses(name):
   gradient = jax.jit(jax.grad(loss))(codec.params)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["encoder"]))
-  assert np.any(gradient["quantizer"]["codebooks"])
+  assert all(np.any(leaf) for leaf in codebooks_of(gradient))
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient["decoder"]):
     assert np.any(leaf), path
 
@@ -145,7 +174,7 @@ def test_segments_of_any_length_come_back_exactly(length):
   assert y.shape == (2, length, 2)
 
 
-@pytest.mark.parametrize("length", [49, 60, 100, 106, 130])
+@pytest.mark.parametrize("length", [49, 106, 130])
 def test_segments_are_coded_alone_and_joined_by_their_weights(length):
   codec = codec_of("segmented")
   x = signal(2, length, 2)
@@ -261,8 +290,8 @@ def test_a_normalised_codec_wants_a_scale_per_segment():
 
 
 encode_chunk = jax.jit(jaxcodec.encode_chunk, static_argnames=("bitrate", "final"))
-decode_chunk = jax.jit(jaxcodec.decode_chunk)
-TOTAL = 12  # Frames of a streamed signal, the last of them ragged.
+decode_chunk = jax.jit(jaxcodec.decode_chunk, static_argnames="final")
+TOTAL = 24  # Frames of a streamed signal, the last of them ragged.
 
 
 @functools.cache
@@ -272,8 +301,10 @@ def whole_of(name):
   return x, codes, decode(codec_of(name), codes)
 
 
-def cut(sizes):
+def cut(name, sizes):
   """Frame sizes in turn, until all of `TOTAL` are in: pairs of start and stop."""
+  if name in ("reflect", "centred"):
+    sizes = [7, *sizes]  # The last layer of a reflecting encoder reflects six frames.
   bounds, i = [0], 0
   while bounds[-1] < TOTAL:
     bounds.append(min(TOTAL, bounds[-1] + sizes[i % len(sizes)]))
@@ -281,33 +312,96 @@ def cut(sizes):
   return list(itertools.pairwise(bounds))
 
 
-@STREAMS
-@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5))
-@settings(max_examples=6, deadline=None)
-def test_encoding_in_chunks_gives_the_codes_of_the_whole(name, sizes):
-  codec, (x, want, _) = codec_of(name), whole_of(name)
-  if name == "reflect":
-    sizes = [7, *sizes]  # The last layer reflects six frames.
-  state, parts = jaxcodec.init_stream(codec, batch=2), []
-  for start, stop in cut(sizes):
-    chunk = x[:, start * HOP : stop * HOP]
-    state, codes = encode_chunk(codec, state, chunk, final=stop == TOTAL)
-    parts.append(codes)
-  np.testing.assert_array_equal(np.concatenate(parts, axis=1), want)
+def chunk_sizes(name):
+  # Two short sizes are few shapes; what looks ahead needs more than it looks ahead.
+  return [8, 9] if name == "centred" else [1, 2, 3]
 
 
-@STREAMS
-@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5))
-@settings(max_examples=6, deadline=None)
-def test_decoding_in_chunks_gives_the_wave_of_the_whole(name, sizes):
-  codec, (_, codes, want) = codec_of(name), whole_of(name)
-  if name == "reflect":
-    sizes = [7, *sizes]
+def joined_chunks(codec, name, function, sizes, array, step):
   state, parts = jaxcodec.init_stream(codec, batch=2), []
-  for start, stop in cut(sizes):
-    state, y = decode_chunk(codec, state, codes[:, start:stop])
+  for start, stop in cut(name, sizes):
+    part = array[:, start * step : stop * step]
+    state, y = function(codec, state, part, final=stop == TOTAL)
     parts.append(y)
-  np.testing.assert_allclose(np.concatenate(parts, axis=1), want, atol=1e-5)
+  return np.concatenate(parts, axis=1)
+
+
+@STREAMS
+@given(data=st.data())
+@settings(max_examples=5, deadline=None)
+def test_encoding_in_chunks_gives_the_codes_of_the_whole(name, data):
+  codec, (x, want, _) = codec_of(name), whole_of(name)
+  sizes = data.draw(st.lists(st.sampled_from(chunk_sizes(name)), min_size=1, max_size=4))
+  got = joined_chunks(codec, name, encode_chunk, sizes, x, HOP)
+  np.testing.assert_array_equal(got, want)
+
+
+@STREAMS
+@given(data=st.data())
+@settings(max_examples=5, deadline=None)
+def test_decoding_in_chunks_gives_the_wave_of_the_whole(name, data):
+  codec, (_, codes, want) = codec_of(name), whole_of(name)
+  sizes = data.draw(st.lists(st.sampled_from(chunk_sizes(name)), min_size=1, max_size=4))
+  got = joined_chunks(codec, name, decode_chunk, sizes, codes, 1)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["zero", "reflect", "mimi"])
+def test_a_row_starts_anew_while_another_goes_on(name):
+  codec, (x, want, wave) = codec_of(name), whole_of(name)
+  size = 7  # Frames, for the first chunk of a reflecting codec.
+  state, codes, waves = jaxcodec.init_stream(codec, batch=2), [], []
+  for i in range(3):
+    if i == 2:  # Row 0 gets a new signal.
+      state = jaxcodec.reset_stream(codec, state, np.array([True, False]))
+    source = [x[0, : size * HOP] if i == 2 else x[0, i * size * HOP : (i + 1) * size * HOP]]
+    source.append(x[1, i * size * HOP : (i + 1) * size * HOP])
+    state, part = encode_chunk(codec, state, np.stack(source))
+    codes.append(part)
+    state, y = decode_chunk(codec, state, part)
+    waves.append(y)
+  np.testing.assert_array_equal(np.concatenate(codes, axis=1)[1], want[1, : 3 * size])
+  np.testing.assert_array_equal(codes[2][0], want[0, :size])
+  ends = size * HOP
+  np.testing.assert_allclose(np.concatenate(waves, axis=1)[1], wave[1, : 3 * ends], atol=1e-5)
+  np.testing.assert_allclose(waves[2][0], wave[0, :ends], atol=1e-5)
+
+
+def test_rows_that_lag_start_together():
+  codec = codec_of("centred")
+  with pytest.raises(ValueError, match="not causal: rows of a batch start together"):
+    jaxcodec.reset_stream(codec, jaxcodec.init_stream(codec, 2), np.array([True, False]))
+
+
+encode_rows = jax.jit(lambda codec, x, length: jaxcodec.encode(codec, x, length=length))
+decode_rows = jax.jit(lambda codec, codes, length: jaxcodec.decode(codec, codes, length=length))
+
+
+@STREAMS
+@given(lengths=st.lists(st.sampled_from([0, 1, 5, 6, 7, 20, 45, 71, 72]), min_size=2, max_size=2))
+@settings(max_examples=6, deadline=None)
+def test_rows_of_their_own_lengths_are_coded_as_if_alone(name, lengths):
+  codec, x = codec_of(name), signal(2, 72, seed=6)
+  codes = encode_rows(codec, x, np.array(lengths))
+  waves = decode_rows(codec, codes, np.array(lengths))
+  assert waves.shape == x.shape
+  for row, length in enumerate(lengths):
+    alone = encode(codec, x[row : row + 1, :length])
+    frames = alone.shape[1]
+    np.testing.assert_array_equal(codes[row : row + 1, :frames], alone)
+    assert (codes[row, frames:] == -1).all()
+    wave = decode(codec, alone, length=length)
+    np.testing.assert_allclose(waves[row : row + 1, :length], wave, atol=1e-5)
+    assert not waves[row, length:].any()
+
+
+def test_wrong_lengths_are_named():
+  codec, x = codec_of("zero"), signal(2, 60)
+  with pytest.raises(ValueError, match=r"length must be integers \[2\], got int32\[3\]"):
+    jaxcodec.encode(codec, x, length=np.array([1, 2, 3], np.int32))
+  segmented = codec_of("segmented")
+  with pytest.raises(ValueError, match="code rows of one length"):
+    jaxcodec.encode(segmented, signal(2, 60, 2), length=np.array([1, 2]))
 
 
 def test_a_stream_may_end_with_an_empty_chunk():
@@ -320,7 +414,7 @@ def test_a_stream_may_end_with_an_empty_chunk():
 
 
 def test_what_cannot_stream_says_so():
-  with pytest.raises(ValueError, match="not causal"):
+  with pytest.raises(ValueError, match="normalises over segments: it takes a signal whole"):
     jaxcodec.init_stream(codec_of("segmented"))
   codec = codec_of("zero")
   with pytest.raises(ValueError, match="a chunk of 7 samples is no multiple of 6"):

@@ -44,6 +44,16 @@ class LyraConfig:
   last_kernel_size: int = 3
   last_groups: int = 4
 
+  def __post_init__(self):
+    levels = {len(x) for x in (self.widths, self.kernel_sizes, self.strides, self.groups)}
+    if levels != {len(self.unit_groups) + 1} or not self.dilations:
+      raise ValueError(
+        "a level has a width, kernel size, stride and groups; all but the last, units"
+      )
+    pairs = list(zip(self.kernel_sizes, self.strides, strict=True))
+    if any(not 1 <= stride <= size for size, stride in pairs) or self.last_kernel_size < 1:
+      raise ValueError(f"kernels {self.kernel_sizes} do not cover strides {self.strides}")
+
   def down(self, level: int) -> Conv1d:
     """The encoder's convolution into a level."""
     width, size = self.widths[level], self.kernel_sizes[level]

@@ -1,5 +1,6 @@
 """The arithmetic of codecs as pure functions over arrays; no Flax."""
 
+from jaxcodec.functional.attention import rotary as rotary, window_attention as window_attention
 from jaxcodec.functional.conv import (
   PadMode as PadMode,
   absent_as_zero as absent_as_zero,
@@ -8,6 +9,7 @@ from jaxcodec.functional.conv import (
   causal_depthwise_conv as causal_depthwise_conv,
   conv as conv,
   conv_transpose as conv_transpose,
+  depthwise_conv_transpose as depthwise_conv_transpose,
   pad as pad,
   same_conv as same_conv,
   same_conv_transpose as same_conv_transpose,

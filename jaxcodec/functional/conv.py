@@ -175,6 +175,24 @@ def causal_conv_transpose(x, kernel, bias=None, state=None, *, stride: int, grou
   return (y if bias is None else y + bias), x[:, x.shape[1] - past :]
 
 
+def depthwise_conv_transpose(x, kernel, state=None, *, stride: int):
+  """Causal transposed convolution of each channel alone; kernel [width, C], a multiple of `stride`.
+
+  Written as a sum of products, because XLA's depthwise convolutions are slow on CPU.
+
+  Returns:
+    `(y, state)`: y `[B, T * stride, C]`, and the inputs that outputs to come still need.
+  """
+  taps, width = kernel.shape[0] // stride, x.shape[-1]
+  if state is None:
+    state = jnp.zeros((x.shape[0], taps - 1, width), x.dtype)
+  steps = x.shape[1]
+  x = jnp.concatenate([state, x], axis=1)
+  kernel = kernel.reshape(taps, stride, width)
+  shifted = (x[:, taps - 1 - i : taps - 1 - i + steps, None] * kernel[i] for i in range(taps))
+  return sum(shifted).reshape(x.shape[0], steps * stride, width), x[:, steps:]
+
+
 def same_conv_transpose(
   x, kernel, bias=None, state=None, *, stride: int, final: bool = True, length=None
 ):

@@ -65,3 +65,16 @@ class Tensors:
       name = min(self._left)
       more = f" and {len(self._left) - 1} more" if len(self._left) > 1 else ""
       raise CodecError(f"{self.path} has a weight that this codec does not: {name}{more}")
+
+
+def check_like(value, default, what: str) -> None:
+  """CodecError, `what` named, unless `value` is of the type of `default` and of a sensible size."""
+  if isinstance(default, list):
+    good = isinstance(value, list) and 0 < len(value) < 100
+    good = good and all(type(v) is int and 0 < v < 10_000 for v in value)
+  elif isinstance(default, bool):
+    good = isinstance(value, bool)
+  else:
+    good = type(value) is int and 1 <= value < 10**7
+  if not good:
+    raise CodecError(f"{what} cannot be {value!r}")

@@ -5,7 +5,7 @@ import pathlib
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import encodec, lyra, native
+from jaxcodec.hub import encodec, lyra, mimi, native
 from jaxcodec.hub.checkpoint import read_config
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
@@ -59,6 +59,8 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec:
     return native.load_native(directory)
   if config.get("model_type") == "encodec":
     return encodec.load_encodec(directory, name)
+  if config.get("model_type") == "mimi":
+    return mimi.load_mimi(directory, name)
   raise CodecError(
     f"{directory} holds no codec known here: model_type {config.get('model_type')!r}"
   )

@@ -116,6 +116,23 @@ class DepthwiseConv1d(nn.Module):
     return F.causal_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
 
 
+class DepthwiseConvTranspose1d(nn.Module):
+  """Causal transposed convolution of each channel alone, without a bias, from T to T * stride."""
+
+  kernel_size: int
+  stride: int
+
+  def num_steps(self, length):
+    return length * self.stride
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length  # Nothing is padded, and no step sees a later one.
+    init = nn.initializers.constant(self.stride / self.kernel_size)
+    kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
+    return F.depthwise_conv_transpose(x, kernel, state, stride=self.stride)
+
+
 def _kernel_shape(layer, x):
   if layer.groups > 1 and not layer.causal:
     raise ValueError("groups of channels need causal=True")
@@ -128,5 +145,8 @@ def _normalise(layer, y, state, final, length):
   if state is not None or not final or layer.causal:
     raise ValueError("a norm over time needs the whole signal: use it with causal=False")
   norm = nn.GroupNorm(num_groups=1, epsilon=1e-5, use_fast_variance=False, name="norm")
-  there = None if length is None else (jnp.arange(y.shape[1]) < length[:, None])[..., None]
+  there = None
+  if length is not None:
+    steps = jnp.arange(y.shape[1])[:, None] < length[:, None, None]
+    there = jnp.broadcast_to(steps, y.shape)
   return norm(y.astype(jnp.float32), mask=there)

@@ -142,10 +142,95 @@ def test_causal_conv_in_chunks_equals_the_whole(data, width, stride, dilation, p
     part, state = F.causal_conv(
       x[:, start : start + length], kernel, bias, state, final=i == len(lengths) - 1, **window
     )
-    assert state.shape == (2, past, 3)
+    assert (state if pad_mode == "zero" else state[0]).shape == (2, past, 3)
     parts.append(part)
     start += length
   np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, **ROUNDING)
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "replicate", "zero"])
+@pytest.mark.parametrize(("width", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (3, 1, 3)])
+@given(data=st.data())
+@few
+def test_a_row_may_start_anew_while_another_goes_on(data, width, stride, dilation, pad_mode):
+  sizes = [7 * stride, stride * data.draw(st.integers(1, 4)), 7 * stride]
+  x, kernel = normal(2, sum(sizes), 3), normal(width, 3, 4, seed=1)
+  window = {"stride": stride, "dilation": dilation, "pad_mode": pad_mode}
+  cut = sum(sizes[:2])
+  parts, state = [], None
+  for i, part in enumerate(np.split(x, np.cumsum(sizes)[:-1], axis=1)):
+    if i == 2:
+      state = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.zeros((), leaf.dtype)), state)
+    y, state = F.causal_conv(part, kernel, None, state, final=i == 2, **window)
+    parts.append(y)
+  got = np.concatenate(parts, axis=1)
+  steps = cut // stride
+  np.testing.assert_allclose(got[1:], F.causal_conv(x[1:], kernel, **window)[0], **ROUNDING)
+  fresh = F.causal_conv(x[:1, cut:], kernel, **window)[0]
+  np.testing.assert_allclose(got[:1, steps:], fresh, **ROUNDING)
+
+
+@pytest.mark.parametrize("pad_mode", ["zero", "reflect"])
+@pytest.mark.parametrize(
+  ("width", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (3, 1, 4), (10, 5, 1), (1, 1, 1)]
+)
+@given(data=st.data())
+@few
+def test_same_conv_in_chunks_equals_the_whole(data, width, stride, dilation, pad_mode):
+  # As long as the convolution reaches, so that every part gives a step.
+  least = ((width - 1) * dilation + 1) // stride + 2
+  sizes = [stride * (least + data.draw(st.integers(0, 3))) for _ in range(3)]
+  sizes[-1] -= data.draw(st.integers(0, stride - 1))
+  x, kernel, bias = normal(2, sum(sizes), 3), normal(width, 3, 4, seed=1), normal(4, seed=2)
+  window = {"stride": stride, "dilation": dilation, "pad_mode": pad_mode}
+  whole, _ = F.same_conv(x, kernel, bias, **window)
+  parts, state = [], None
+  for i, part in enumerate(np.split(x, np.cumsum(sizes)[:-1], axis=1)):
+    y, state = F.same_conv(part, kernel, bias, state, final=i == 2, **window)
+    parts.append(y)
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, **ROUNDING)
+
+
+@pytest.mark.parametrize(("width", "stride"), [(4, 2), (10, 5), (5, 2), (2, 2), (7, 2)])
+@given(data=st.data())
+@few
+def test_same_conv_transpose_in_chunks_equals_the_whole(data, width, stride):
+  sizes = [data.draw(st.integers(2, 4)) for _ in range(3)]
+  x, kernel, bias = normal(2, sum(sizes), 3), normal(width, 3, 4, seed=1), normal(4, seed=2)
+  whole, _ = F.same_conv_transpose(x, kernel, bias, stride=stride)
+  excess = width - stride
+  untrimmed = conv_transpose_by_definition(x, kernel, stride) + bias
+  untrimmed = np.pad(untrimmed, ((0, 0), (0, excess), (0, 0)))
+  left = excess - excess // 2
+  np.testing.assert_allclose(whole, untrimmed[:, left : left + sum(sizes) * stride], **CLOSE)
+  parts, state = [], None
+  for i, part in enumerate(np.split(x, np.cumsum(sizes)[:-1], axis=1)):
+    y, state = F.same_conv_transpose(part, kernel, bias, state, stride=stride, final=i == 2)
+    parts.append(y)
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, **ROUNDING)
+
+
+@pytest.mark.parametrize("function", [F.causal_conv, F.same_conv])
+@pytest.mark.parametrize("pad_mode", ["reflect", "replicate", "zero"])
+@pytest.mark.parametrize(("width", "stride", "dilation"), [(7, 1, 1), (10, 5, 1), (3, 1, 4)])
+def test_rows_of_their_own_lengths_are_convolved_as_if_alone(
+  function, width, stride, dilation, pad_mode
+):
+  lengths = [1, 3, 4, 9, 13, 20, 23]
+  x, kernel = normal(7, 23, 3), normal(width, 3, 4, seed=1)
+  window = {"stride": stride, "dilation": dilation, "pad_mode": pad_mode}
+  got, _ = function(x, kernel, length=np.array(lengths), **window)
+  for i, length in enumerate(lengths):
+    alone, _ = function(x[i : i + 1, :length], kernel, **window)
+    np.testing.assert_allclose(got[i : i + 1, : alone.shape[1]], alone, **ROUNDING)
+
+
+def test_rows_of_their_own_lengths_are_upsampled_as_if_alone():
+  x, kernel = normal(3, 6, 3), normal(10, 3, 4, seed=1)
+  got, _ = F.same_conv_transpose(x, kernel, stride=5, length=np.array([1, 4, 6]))
+  for i, length in enumerate([1, 4, 6]):
+    alone, _ = F.same_conv_transpose(x[i : i + 1, :length], kernel, stride=5)
+    np.testing.assert_allclose(got[i : i + 1, : length * 5], alone, **ROUNDING)
 
 
 @pytest.mark.parametrize(("width", "stride"), [(4, 2), (10, 5), (5, 2), (2, 2)])
@@ -171,6 +256,8 @@ def test_a_chunk_that_does_not_fit_is_named():
     F.causal_conv(normal(1, 3, 1), kernel, stride=2, final=False)
   with pytest.raises(ValueError, match="too short: 2 samples, 3 needed"):
     F.causal_conv(normal(1, 2, 1), kernel, stride=2, pad_mode="reflect", final=False)
+  with pytest.raises(ValueError, match="too short for a convolution over 4"):
+    F.same_conv(normal(1, 2, 1), kernel, stride=2, final=False)
 
 
 def test_pad_reflects_without_repeating_the_edge():

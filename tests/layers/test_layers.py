@@ -39,8 +39,8 @@ def test_conv1d_is_the_function_with_its_parameters():
     params = variables["params"]
     got, _ = layer.apply(variables, x)
     function = F.causal_conv if causal else F.same_conv
-    want = function(x, params["kernel"], params["bias"], stride=2, pad_mode="reflect")
-    np.testing.assert_array_equal(got, want[0] if causal else want)
+    want, _ = function(x, params["kernel"], params["bias"], stride=2, pad_mode="reflect")
+    np.testing.assert_array_equal(got, want)
 
 
 def test_conv_transpose_cuts_both_sides_unless_causal():
@@ -65,7 +65,7 @@ def test_time_group_norm_normalises_each_row_over_time_and_channels(transposed):
   if transposed:
     y = F.conv_transpose(x, params["kernel"], params["bias"], stride=2)
   else:
-    y = F.same_conv(x, params["kernel"], params["bias"], pad_mode="zero")
+    y, _ = F.same_conv(x, params["kernel"], params["bias"], pad_mode="zero")
   y = np.asarray(y, np.float64)
   mean, variance = (f(y, axis=(1, 2), keepdims=True) for f in (np.mean, np.var))
   want = (y - mean) / np.sqrt(variance + 1e-5) * params["norm"]["scale"] + params["norm"]["bias"]
@@ -73,13 +73,27 @@ def test_time_group_norm_normalises_each_row_over_time_and_channels(transposed):
   np.testing.assert_allclose(layer.apply(variables, x)[0], want, atol=1e-5)
 
 
-def test_layers_that_look_ahead_refuse_chunks():
+def test_a_norm_over_time_refuses_chunks():
   x = normal(1, 8, 2)
-  for layer in (Conv1d(2, 3, causal=False), ConvTranspose1d(2, 4, 2, causal=False)):
-    with pytest.raises(ValueError, match="is not causal: the signal must come whole"):
+  window = {"causal": False, "norm": "time_group"}
+  for layer in (Conv1d(2, 3, **window), ConvTranspose1d(2, 4, 2, **window)):
+    with pytest.raises(ValueError, match="norm over time needs the whole signal"):
       layer.apply(init(layer, x), x, None, False)
   with pytest.raises(ValueError, match="norm over time"):
     Conv1d(2, 3, norm="time_group").init(jax.random.key(0), x)
+
+
+def test_a_norm_over_time_leaves_out_what_lies_past_a_rows_length():
+  x = normal(2, 9, 3)
+  for layer in (
+    Conv1d(4, 3, causal=False, norm="time_group"),
+    ConvTranspose1d(4, 4, 2, causal=False, norm="time_group"),
+  ):
+    variables = init(layer, x)
+    got, _ = layer.apply(variables, x, length=np.array([5, 9]))
+    for row, length in enumerate([5, 9]):
+      alone, _ = layer.apply(variables, x[row : row + 1, :length])
+      np.testing.assert_allclose(got[row : row + 1, : alone.shape[1]], alone, atol=1e-6)
 
 
 def test_lstm_stacks_layers_and_adds_its_input():
