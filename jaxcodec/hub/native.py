@@ -51,7 +51,7 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
   }
   flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
   arrays = {
-    k: np.ascontiguousarray(np.asarray(v, dtype if v.dtype == np.float32 else v.dtype))
+    k: np.asarray(v, dtype if v.dtype == np.float32 else v.dtype, order="C")
     for k, v in flat.items()
   }
   arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
