@@ -38,9 +38,7 @@ def main() -> None:
   codec = jaxcodec.load(options.codec)
   clips = read_clips(options.data / "speech_test.tar")
   sources = {"LibriSpeech": ".flac", "speechocean762": ".opus"}
-  print(
-    "| speech | asked, kbit/s | real, kbit/s | STOI | worst STOI | SI-SDR, dB | log-mel | speed |"
-  )
+  print("| speech | asked, kbit/s | real, kbit/s | STOI | worst STOI | SI-SDR, dB | mel | speed |")
   print("|---|---:|---:|---:|---:|---:|---:|---:|")
   for source, suffix in sources.items():
     waves = [wave for name, wave in clips.items() if name.endswith(suffix)]
@@ -61,15 +59,15 @@ def row(codec, source: str, waves: list[np.ndarray], bitrate: int) -> str:
       (
         metrics.stoi(wave, decoded, codec.sample_rate),
         metrics.si_sdr(wave, decoded),
-        metrics.log_mel_distance(wave, decoded, codec.sample_rate),
+        metrics.mel_distance(wave, decoded, codec.sample_rate),
       )
     )
   seconds = sum(map(len, waves)) / codec.sample_rate
-  stoi, si_sdr, log_mel = np.mean(found, axis=0)
+  stoi, si_sdr, mel = np.mean(found, axis=0)
   worst = min(stoi for stoi, _, _ in found)
   return (
     f"| {source} | {bitrate / 1000:g} | {8e-3 * size / seconds:.2f} | {stoi:.3f} | {worst:.3f} "
-    f"| {si_sdr:.1f} | {log_mel:.3f} | {seconds / spent:.0f}x |"
+    f"| {si_sdr:.1f} | {mel:.2f} | {seconds / spent:.0f}x |"
   )
 
 

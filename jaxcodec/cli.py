@@ -1,4 +1,4 @@
-"""The `jaxcodec` command: encode, decode, info, codecs, demo.
+"""The `jaxcodec` command: encode, decode, stream, info, codecs, demo, evaluate.
 
 Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
 one line.
@@ -28,6 +28,7 @@ class UsageError(Exception):
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
   parser = _parser()
+  _keep_compiled_programs()
   try:
     options = parser.parse_args(arguments)
     options.run(options)
@@ -54,6 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
     kind = type(error).__name__
     return _fail(1, f"unexpected {kind}: {error} (JAXCODEC_DEBUG=1 shows where)")
   return 0
+
+
+def _keep_compiled_programs() -> None:
+  """Tells jax, before it is imported, to keep what it compiles in the user's cache directory."""
+  cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxcodec" / "compiled"))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _encode(options: argparse.Namespace) -> None:
@@ -163,6 +171,31 @@ def _load_lyra(name: str):
   return codec
 
 
+def _stream(options: argparse.Namespace) -> None:
+  from jaxcodec import live
+
+  codec = _load(options.codec)
+  bitrate = _bitrate(codec, options.bitrate)
+  if not 1 <= options.frames <= 10_000:
+    raise UsageError(f"--frames {options.frames} is not within 1 and 10000")
+  _say(
+    f"reading {options.format} at {codec.sample_rate} Hz, {codec.channels} channel, from stdin; "
+    f"chunks of {1000 * options.frames * codec.hop_length / codec.sample_rate:g} ms"
+  )
+  source, sink = sys.stdin.buffer, sys.stdout.buffer
+  try:
+    timing = live.pipe(
+      codec, source, sink, bitrate=bitrate, frames=options.frames, sample_format=options.format
+    )
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  speed = timing.chunk_seconds / timing.median_step if timing.median_step else 0.0
+  _say(
+    f"{timing.seconds:.2f} s; a chunk took {1000 * timing.median_step:.2f} ms (median), "
+    f"{1000 * timing.slowest_step:.2f} ms (slowest): {speed:.0f}x real time"
+  )
+
+
 def _info(options: argparse.Namespace) -> None:
   from jaxcodec.entropy import container
 
@@ -216,6 +249,58 @@ def _demo(options: argparse.Namespace) -> None:
   print(f"\nListen: {page}")
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+  folder = pathlib.Path(options.folder)
+  if not folder.is_dir():
+    raise UsageError(f"no directory {folder}")
+  if options.limit is not None and options.limit < 1:
+    raise UsageError(f"--limit must be 1 or more, got {options.limit}")
+  if options.json:
+    _check_output(options.json, options.force)
+  from rich.console import Console
+  from rich.progress import track
+
+  from jaxcodec import baselines, evaluate
+
+  names = options.codecs.split(",")
+  if "" in names:
+    raise UsageError(f"--codecs has an empty name: {options.codecs!r}")
+  codecs = {name: _load(name) for name in names}
+  systems = [
+    system
+    for name, codec in codecs.items()
+    for system in evaluate.codec_systems(name, codec, _bitrate(codec, options.bitrate))
+  ]
+  missing = (
+    [] if evaluate.pesq_is_installed() else ["PESQ is left out: pip install 'jaxcodec[metrics]'"]
+  )
+  if options.baselines == "auto":
+    formats = dict.fromkeys((system.sample_rate, system.channels) for system in systems)
+    found, absent = baselines.find(formats)
+    systems, missing = systems + found, missing + absent
+  for line in missing:
+    _say(line)
+  console = Console(stderr=True)
+  sources = evaluate.sound_files(folder)[: options.limit]
+  bar = track(
+    sources, "evaluating", console=console, transient=True, disable=not console.is_terminal
+  )
+  result = evaluate.run(systems, bar)
+  for _, reason in result.skipped:
+    _say(f"skipped: {reason}")
+  if result.skipped:
+    _say(f"{len(result.skipped)} of {len(sources)} files skipped")
+  text = json.dumps(result.to_json() | {"missing": missing}, indent=1)
+  evaluate.print_table(result, stderr=options.json == "-")
+  if options.json == "-":
+    print(text)
+  elif options.json:
+    from jaxcodec.audio.files import replacing
+
+    with replacing(pathlib.Path(options.json)) as temporary:
+      temporary.write_text(text + "\n", encoding="utf-8")
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = _Parser(prog="jaxcodec", description="Sound to small files and back.")
   commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -239,6 +324,11 @@ def _parser() -> argparse.ArgumentParser:
   decode.add_argument("--codec", default=None, **codec)
   decode.add_argument("--bitrate", type=float, metavar="KBPS", help="of a .lyra file")
   decode.add_argument("--force", **force)
+  stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
+  stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  stream.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
+  stream.add_argument("--frames", type=int, default=1, help="frames of codes a chunk; default 1")
+  stream.add_argument("--format", choices=("s16le", "f32le"), default="s16le", help="of samples")
   info = command("info", _info, "Says what a .jxc file holds; needs no weights.")
   info.add_argument("input", help="a .jxc file; - for stdin")
   info.add_argument("--json", action="store_true", help="as one JSON object")
@@ -248,6 +338,16 @@ def _parser() -> argparse.ArgumentParser:
   demo.add_argument("--out", default="jaxcodec-demo", metavar="DIR")
   demo.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   demo.add_argument("--force", **force)
+  evaluate = command("evaluate", _evaluate, "Codes the sound files of a folder and measures.")
+  evaluate.add_argument("folder", metavar="DIR", help="searched with all folders in it")
+  evaluate.add_argument("--codecs", default=_DEFAULT_CODEC, metavar="A,B,C", help="as for --codec")
+  evaluate.add_argument("--bitrate", type=float, metavar="KBPS", help="default: all of a codec's")
+  evaluate.add_argument("--limit", type=int, metavar="N", help="the first N files")
+  evaluate.add_argument(
+    "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2 if installed"
+  )
+  evaluate.add_argument("--json", metavar="FILE", help="means and files; - for stdout")
+  evaluate.add_argument("--force", **force)
   return parser
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcodec.metrics.audio import magnitudes, window_length
+from jaxcodec.metrics.spectral import magnitudes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,10 +207,11 @@ def _figures(result: Result, missing: str) -> tuple[str, ...]:
 
 
 def _spectrogram(wave: ArrayLike, sample_rate: int) -> np.ndarray:
-  """Magnitudes `[frames, bins]`, about as many frames as a picture has columns."""
+  """Amplitudes `[frames, bins]`, about as many frames as a picture has columns."""
   samples = _channels(wave).mean(axis=1)
-  window = window_length(sample_rate)
-  return magnitudes(samples, window, max(window // 8, math.ceil(len(samples) / 2400)))
+  window = 2 ** math.ceil(math.log2(0.032 * sample_rate))
+  hop = max(window // 8, math.ceil(len(samples) / 2400))
+  return magnitudes(samples, window, hop) * (4 / window)
 
 
 def _channels(wave: ArrayLike) -> np.ndarray:

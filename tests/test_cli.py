@@ -73,6 +73,15 @@ def test_stdin_and_stdout_carry_both_kinds_of_data(talk):
   assert (wave.shape, rate) == ((8_000,), 16_000)
 
 
+def test_raw_samples_go_through_live():
+  raw = (8000 * np.sin(np.arange(1000) / 5)).astype("<i2").tobytes()
+  command = [sys.executable, "-m", "jaxcodec.cli", "stream", "--bitrate", "1", "--frames", "2"]
+  out = subprocess.run(command, input=raw, capture_output=True, check=True)
+  assert len(out.stdout) == len(raw)
+  assert b"chunks of 40 ms" in out.stderr
+  assert b"x real time" in out.stderr
+
+
 def test_nothing_is_written_over_without_force(capsys, tmp_path, talk):
   coded = tmp_path / "talk.jxc"
   coded.write_bytes(b"mine")
@@ -90,6 +99,8 @@ def test_nothing_is_written_over_without_force(capsys, tmp_path, talk):
     ([], "required: COMMAND"),
     (["encode"], "required: input, output"),
     (["sing"], "invalid choice"),
+    (["stream", "--frames", "0"], "--frames 0"),
+    (["stream", "--format", "mp3"], "invalid choice"),
     (["encode", "none.wav", "a.jxc"], "no file none.wav"),
     (["encode", "TALK", "none/a.jxc"], "no directory none"),
     (["encode", "TALK", "a.jxc", "--bitrate", "7"], "has no bitrate 7 kbit/s; it has 1, 1.5, 2"),

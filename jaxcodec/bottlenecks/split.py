@@ -68,6 +68,8 @@ class SplitRVQ(nn.Module):
     codes = jnp.concatenate([first.codes, rest.codes], axis=-1)
     used = jnp.mean(rest.codes >= 0) * (self.num_codebooks - 1)
     loss = (first.loss + used * rest.loss) / (1 + used)
+    assert first.statistics is not None
+    assert rest.statistics is not None
     statistics = CodeStatistics(
       *(jnp.concatenate(pair) for pair in zip(first.statistics, rest.statistics, strict=True))
     )

@@ -1,5 +1,6 @@
 """The arithmetic of codecs as pure functions over arrays; no Flax."""
 
+from jaxcodec.functional.activation import snake as snake
 from jaxcodec.functional.attention import rotary as rotary, window_attention as window_attention
 from jaxcodec.functional.conv import (
   PadMode as PadMode,
@@ -13,6 +14,14 @@ from jaxcodec.functional.conv import (
   pad as pad,
   same_conv as same_conv,
   same_conv_transpose as same_conv_transpose,
+)
+from jaxcodec.functional.factorized import (
+  FactorizedCodebooks as FactorizedCodebooks,
+  FactorizedLosses as FactorizedLosses,
+  factorized_decode as factorized_decode,
+  factorized_encode as factorized_encode,
+  factorized_straight_through as factorized_straight_through,
+  nearest_direction as nearest_direction,
 )
 from jaxcodec.functional.quantize import (
   CodeStatistics as CodeStatistics,

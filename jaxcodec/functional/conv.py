@@ -121,7 +121,7 @@ def same_conv(
     `(y, state)`.
 
   Raises:
-    ValueError: if a part is too short to give a step, or to reflect.
+    ValueError: if a part is too short to reflect.
   """
   span = (kernel.shape[0] - 1) * dilation + 1
   right = (span - stride) // 2
@@ -138,7 +138,7 @@ def same_conv(
   padded = _surround(x, left, right, span, stride, pad_mode, final, length)
   steps = (padded.shape[1] - span) // stride + 1
   if steps < 1:
-    raise ValueError(f"a chunk of {x.shape[1]} samples is too short for a convolution over {span}")
+    return jnp.zeros((x.shape[0], 0, kernel.shape[2]), x.dtype), padded
   y = conv(padded, kernel, bias, stride=stride, dilation=dilation)
   return y, padded[:, steps * stride :]
 
@@ -202,8 +202,10 @@ def same_conv_transpose(
   delays the output, the first part of a signal gives fewer samples than its share, the last more.
 
   Returns:
-    `(y, state)`.
+    `(y, state)`; the state stays None until the first step comes.
   """
+  if x.shape[1] == 0 and state is None:
+    return jnp.zeros((x.shape[0], 0, kernel.shape[2]), x.dtype), None
   excess = kernel.shape[0] - stride
   delay = excess - excess // 2
   size = x.shape[1] * stride

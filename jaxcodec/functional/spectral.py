@@ -23,15 +23,41 @@ def stft_magnitude(x, window_length: int, hop_length: int):
 
 
 @functools.cache
-def mel_filterbank(sample_rate: int, window_length: int, num_bands: int) -> np.ndarray:
-  """Triangular filters `[window_length // 2 + 1, num_bands]`, peak 1, evenly spaced in mel.
+def mel_filterbank(
+  sample_rate: int, window_length: int, num_bands: int, *, slaney: bool = False
+) -> np.ndarray:
+  """Triangular filters `[window_length // 2 + 1, num_bands]`, evenly spaced in mel up to Nyquist.
 
-  The last one ends at Nyquist.
-  The mel scale is HTK's, 2595 log10(1 + f / 700).
+  Bands narrower than a bin may hold none: their filters are zeros.
+
+  Args:
+    slaney: False for HTK's mel scale, 2595 log10(1 + f / 700), and filters of peak 1; True for
+      Slaney's, linear up to 1000 Hz (15 mel) and logarithmic above, and filters of area 1 Hz.
+      Source of the latter: Slaney, "Auditory Toolbox", 1998.
   """
-  top = 2595 * np.log10(1 + sample_rate / 2 / 700)
-  edges = 700 * (10 ** (np.linspace(0, top, num_bands + 2) / 2595) - 1)
+  to_mel, to_hz = (_slaney_mel, _slaney_hz) if slaney else (_htk_mel, _htk_hz)
+  edges = to_hz(np.linspace(0, to_mel(sample_rate / 2), num_bands + 2))
   bins = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
   rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
   falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-  return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+  filters = np.maximum(0, np.minimum(rising, falling))
+  if slaney:
+    filters *= 2 / (edges[2:] - edges[:-2])
+  return filters.astype(np.float32)
+
+
+def _htk_mel(hz):
+  return 2595 * np.log10(1 + hz / 700)
+
+
+def _htk_hz(mel):
+  return 700 * (10 ** (mel / 2595) - 1)
+
+
+# 15 mel are 1000 Hz; 27 mel more are a factor of 6.4.
+def _slaney_mel(hz):
+  return np.where(hz < 1000, 0.015 * hz, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4))
+
+
+def _slaney_hz(mel):
+  return np.where(mel < 15, mel / 0.015, 1000 * 6.4 ** ((mel - 15) / 27))

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,30 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
 
 
 class Tensors:
-  """The arrays of a safetensors file, each to be taken once by name and shape."""
+  """Arrays to be taken once each by name and shape: those of a directory's safetensors file, or
+  `arrays` that were read from the file `path`."""
 
-  def __init__(self, directory: pathlib.Path):
-    self.path = directory / "model.safetensors"
+  def __init__(self, path: pathlib.Path, arrays: Mapping[str, np.ndarray] | None = None):
+    self.path = path
+    self._shape: Callable[[str], tuple[int, ...]]
+    self._array: Callable[[str], np.ndarray]
+    if arrays is not None:
+      self._shape = lambda name: arrays[name].shape
+      self._array = lambda name: arrays[name]
+      self._left = set(arrays)
+      return
+    self.path = path / "model.safetensors"
     if not self.path.is_file():
-      other = next((p.name for p in directory.glob("*.bin")), None)
+      other = next((p.name for p in path.glob("*.bin")), None)
       hint = f" ({other} is a pickle, which is not read)" if other else ""
-      raise CodecError(f"{directory} holds no model.safetensors{hint}")
+      raise CodecError(f"{path} holds no model.safetensors{hint}")
     try:
-      self._file = safetensors.safe_open(self.path, framework="numpy")
+      file = safetensors.safe_open(self.path, framework="numpy")
     except (OSError, safetensors.SafetensorError) as error:
       raise CodecError(f"{self.path} is not a safetensors file: {error}") from None
-    self._left = set(self._file.keys())
+    self._shape = lambda name: tuple(file.get_slice(name).get_shape())
+    self._array = file.get_tensor
+    self._left = set(file.keys())
 
   def __contains__(self, name: str) -> bool:
     return name in self._left
@@ -46,11 +58,11 @@ class Tensors:
     """The array `name`; CodecError if it is missing or of another shape."""
     if name not in self._left:
       raise CodecError(f"{self.path} lacks the weight {name}")
-    found = tuple(self._file.get_slice(name).get_shape())
+    found = self._shape(name)
     if found != tuple(shape):
       raise CodecError(f"weight {name} in {self.path} has shape {found}, {tuple(shape)} needed")
     self._left.discard(name)
-    array = self._file.get_tensor(name).astype(dtype)
+    array = self._array(name).astype(dtype)
     if not np.isfinite(array).all():
       raise CodecError(f"weight {name} in {self.path} is not finite")
     return array
@@ -78,3 +90,19 @@ def check_like(value, default, what: str) -> None:
     good = type(value) is int and 1 <= value < 10**7
   if not good:
     raise CodecError(f"{what} cannot be {value!r}")
+
+
+def folded_weight(tensors: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """The kernel [out, in, taps], or [in, out, taps] if transposed, whose names start with `name`.
+
+  It is g * v / |v|, with a norm for each index of the first axis, in either of PyTorch's namings;
+  or an array of its own.
+  """
+  new = name + "parametrizations.weight.original"
+  for g_name, v_name in ((new + "0", new + "1"), (name + "weight_g", name + "weight_v")):
+    if g_name in tensors or v_name in tensors:
+      g = tensors.take(g_name, (shape[0], 1, 1))
+      v = tensors.take(v_name, shape)
+      norm = np.sqrt(np.sum(v.astype(np.float64) ** 2, axis=(1, 2), keepdims=True))
+      return (g * v / np.maximum(norm, 1e-30)).astype(np.float32)
+  return tensors.take(name + "weight", shape)

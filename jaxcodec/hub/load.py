@@ -5,7 +5,7 @@ import pathlib
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import encodec, lyra, mimi, native
+from jaxcodec.hub import dac, encodec, lyra, mimi, native
 from jaxcodec.hub.checkpoint import read_config
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
@@ -21,8 +21,9 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
 
   Args:
     name_or_path: a bundled codec's name; a directory that `save` wrote or of the Hugging Face's
-      layout (`config.json`, `model.safetensors`), or that holds the three `.tflite` files of
-      Lyra V2; or a repository of the Hugging Face's, such as "facebook/encodec_24khz".
+      layout (`config.json`, `model.safetensors`); a repository of theirs, such as
+      "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a directory that
+      holds it; or a directory with the three `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -47,6 +48,8 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
     if lyra.is_lyra(directory):
       return lyra.load_lyra(directory, name, exact=exact)
     return _load_directory(directory, name)
+  if directory.suffix == ".pth" and directory.is_file():
+    return dac.load_original(directory, directory.stem)
   if isinstance(name_or_path, str) and _is_repository(name):
     return _load_directory(_download(name), name)
   names = ", ".join(bundled())
@@ -54,6 +57,9 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
 
 
 def _load_directory(directory: pathlib.Path, name: str) -> Codec:
+  weights = directory / "weights.pth"
+  if weights.is_file() and not (directory / "config.json").is_file():
+    return dac.load_original(weights, name)
   config = read_config(directory)
   if native.is_native(config):
     return native.load_native(directory)
@@ -61,6 +67,8 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec:
     return encodec.load_encodec(directory, name)
   if config.get("model_type") == "mimi":
     return mimi.load_mimi(directory, name)
+  if config.get("model_type") == "dac":
+    return dac.load_dac(directory, name)
   raise CodecError(
     f"{directory} holds no codec known here: model_type {config.get('model_type')!r}"
   )

@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as serialize
 
+from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.lyra import Lyra
 from jaxcodec.audio.lyra_exact import LyraExact
@@ -24,6 +25,7 @@ from jaxcodec.hub.checkpoint import Tensors, read_config
 _FORMAT = "jaxcodec"
 _VERSION = 1
 _SYSTEMS: dict[str, type[SoundCodec]] = {
+  "dac": Dac,
   "encodec": Encodec,
   "lyra": Lyra,
   "lyra-exact": LyraExact,

@@ -3,9 +3,8 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from jaxcodec.hub.checkpoint import Tensors
+from jaxcodec.hub.checkpoint import Tensors, folded_weight
 from jaxcodec.layers.seanet import SEANetConfig
 
 
@@ -85,11 +84,7 @@ class _Layers:
 
   def _conv(self, prefix: str, shape: tuple[int, ...], features: int, axes) -> dict[str, Any]:
     name = prefix + "conv."
-    plain = name + "weight" in self.tensors
-    if self.net.norm is None and not plain:
-      kernel = _fold_weight_norm(self.tensors, name, shape)
-    else:
-      kernel = self.tensors.take(name + "weight", shape)
+    kernel = folded_weight(self.tensors, name, shape)
     params: dict[str, Any] = {
       "kernel": jnp.asarray(kernel.transpose(axes)),
       "bias": jnp.asarray(self.tensors.take(name + "bias", (features,))),
@@ -99,15 +94,3 @@ class _Layers:
       bias = self.tensors.take(prefix + "norm.bias", (features,))
       params["norm"] = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
     return params
-
-
-def _fold_weight_norm(tensors: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """g * v / |v|, a norm for each index of the first axis; both of PyTorch's namings."""
-  new = name + "parametrizations.weight.original"
-  g_name, v_name = (
-    (new + "0", new + "1") if new + "0" in tensors else (name + "weight_g", name + "weight_v")
-  )
-  g = tensors.take(g_name, (shape[0], 1, 1))
-  v = tensors.take(v_name, shape)
-  norm = np.sqrt(np.sum(v.astype(np.float64) ** 2, axis=(1, 2), keepdims=True))
-  return (g * v / np.maximum(norm, 1e-30)).astype(np.float32)

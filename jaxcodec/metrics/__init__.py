@@ -1,5 +1,18 @@
 """Measures of what a codec costs and of what it loses."""
 
-from jaxcodec.metrics.audio import log_mel_distance, si_sdr, snr, stoi
+from jaxcodec.metrics.intelligibility import pesq, stoi
+from jaxcodec.metrics.rate import CodebookUse, bitrate, codebook_use
+from jaxcodec.metrics.spectral import mel_distance, stft_distance
+from jaxcodec.metrics.waveform import si_sdr, snr
 
-__all__ = ["log_mel_distance", "si_sdr", "snr", "stoi"]
+__all__ = [
+  "CodebookUse",
+  "bitrate",
+  "codebook_use",
+  "mel_distance",
+  "pesq",
+  "si_sdr",
+  "snr",
+  "stft_distance",
+  "stoi",
+]

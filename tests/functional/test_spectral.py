@@ -43,3 +43,21 @@ def test_mel_filters_are_triangles_evenly_spaced_in_mel():
   # Neighbours share each frequency between the first peak and the last.
   inner = slice(filters[:, 0].argmax() + 1, filters[:, -1].argmax())
   np.testing.assert_allclose(filters[inner].sum(axis=1), 1, atol=1e-5)
+
+
+def test_slaney_filters_have_an_area_of_one_and_are_linear_up_to_1000_hz():
+  filters = spectral.mel_filterbank(16_000, 4096, 40, slaney=True).astype(np.float64)
+  spacing = 16_000 / 4096
+  np.testing.assert_allclose(filters.sum(axis=0) * spacing, 1, rtol=0.02)
+  peaks = np.fft.rfftfreq(4096, 1 / 16_000)[filters.argmax(axis=0)]
+  # 15 mel at 1000 Hz, 27 more at 6400 Hz, so 8000 Hz are 45.245 mel, shared by 41 steps.
+  step = (42 + 27 * np.log(1.25) / np.log(6.4)) / 41
+  mel = step * np.arange(1, 41)
+  want = np.where(mel < 15, mel * 1000 / 15, 1000 * 6.4 ** ((mel - 15) / 27))
+  np.testing.assert_allclose(peaks, want, atol=spacing)
+
+
+def test_a_band_without_a_bin_is_zero():
+  filters = spectral.mel_filterbank(16_000, 64, 40, slaney=True)
+  assert filters.shape == (33, 40)
+  assert not filters.any(axis=0).all()

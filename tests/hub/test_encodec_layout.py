@@ -206,7 +206,7 @@ def test_a_missing_config_is_named(directory):
     (b"[" * 100_000, "cannot be read"),
     (b"[]", "not a JSON object"),
     (b"null", "not a JSON object"),
-    (b'{"model_type": "mimi"}', "model_type 'mimi'"),
+    (b'{"model_type": "bert"}', "model_type 'bert'"),
     (b"{}", "model_type None"),
   ],
 )

@@ -7,9 +7,9 @@ signal, codebooks lie where the latents do, and the decoded wave peaks near 1.
 
 import contextlib
 
-import numpy as np
 import torch
 import transformers
+from reference import entries, signal
 
 CONFIGS = {
   "24khz": {},
@@ -34,41 +34,6 @@ CONFIGS = {
     "overlap": 0.01,
   },
 }
-
-
-def signal(batch: int, channels: int, length: int, rate: int, seed: int = 0) -> np.ndarray:
-  """Tones, noises, clicks and silences of random length, within [-1, 1]: [batch, length, channels].
-
-  Noises have random colour; every event has its own loudness, over 40 dB.
-  """
-  rng = np.random.default_rng(seed)
-  x = np.zeros((batch, length, channels))
-  for row in x:
-    start = 0
-    while start < length:
-      size = min(length - start, int(rate * rng.uniform(0.02, 0.3)))
-      row[start : start + size] = _event(rng, size, channels, rate)
-      start += size
-  return x.astype(np.float32)
-
-
-def _event(rng, size: int, channels: int, rate: int) -> np.ndarray:
-  kind = rng.choice(["tones", "noise", "clicks", "silence"], p=[0.4, 0.4, 0.15, 0.05])
-  time = np.arange(size)[:, None] / rate
-  x = np.zeros((size, channels))
-  if kind == "tones":
-    for _ in range(rng.integers(1, 6)):
-      pitch, glide = 50 * (rate / 110) ** rng.uniform(), rng.normal(0, 2)
-      phase = rng.uniform(0, 2 * np.pi, channels)
-      x += rng.uniform() * np.sin(2 * np.pi * pitch * time * (1 + glide * time) + phase)
-  elif kind == "noise":
-    spectrum = np.fft.rfft(rng.normal(size=(size, channels)), axis=0)
-    frequency = np.linspace(0, 1, len(spectrum))[:, None]
-    centre, width = rng.uniform(), rng.uniform(0.02, 1)
-    x += np.fft.irfft(spectrum * np.exp(-(((frequency - centre) / width) ** 2)), size, axis=0)
-  elif kind == "clicks":
-    x[rng.integers(0, size, max(1, size * 100 // rate))] = rng.choice([-1, 1])
-  return x * 10 ** -rng.uniform(0, 2) / max(1e-9, np.abs(x).max())
 
 
 @torch.no_grad()
@@ -96,7 +61,7 @@ def make_model(config_name: str, **overrides) -> transformers.EncodecModel:
     z = model.encoder(x / scale)
   residual = z.transpose(1, 2).reshape(-1, config.hidden_size)
   for layer in model.quantizer.layers:
-    layer.codebook.embed.copy_(_entries(residual, config.codebook_size, generator))
+    layer.codebook.embed.copy_(entries(residual, config.codebook_size, generator))
     residual = residual - layer.codebook.decode(layer.codebook.encode(residual))
   with _unit_spread(model.decoder):
     y = model.decoder(z[:4]) * scale[:4]
@@ -105,18 +70,6 @@ def make_model(config_name: str, **overrides) -> transformers.EncodecModel:
   for value in scaled:
     value.mul_(1 / y.abs().max())
   return model
-
-
-def _entries(z, count: int, generator):
-  """Draws of a normal distribution with the mean of `z` [N, D] and 0.4 of its spread.
-
-  At full spread a few entries near the middle would win nearly always, in so many dimensions.
-  """
-  mean, covariance = z.mean(dim=0), torch.cov(z.T).double()
-  values, vectors = torch.linalg.eigh(covariance)
-  root = (vectors * values.clamp(min=0).sqrt()).float()
-  noise = torch.randn(count, z.shape[1], generator=generator)
-  return mean + 0.4 * noise @ root.T
 
 
 def _gain_and_bias(layer):

@@ -1,0 +1,76 @@
+"""DAC, the Descript audio codec: full-band sound at a few kilobits a second.
+
+The idea: activations that are periodic, as sound is, and a residual quantizer whose stages look
+their codes up by angle among eight dimensions, so that hardly an entry stays unused. The network is
+not causal.
+Source: Kumar et al., https://arxiv.org/abs/2306.06546; github.com/descriptinc/descript-audio-codec.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from jaxcodec import functional as F
+from jaxcodec.audio.sound_codec import SoundCodec
+from jaxcodec.bottlenecks import FactorizedRVQ
+from jaxcodec.decoders.dac import DacDecoder
+from jaxcodec.encoders.dac import DacEncoder
+from jaxcodec.layers.dac import DacConfig
+
+
+class Dac(SoundCodec):
+  """A neural sound codec of the DAC family.
+
+  Attributes:
+    sample_rate, bitrates: as in `SoundCodec`.
+    net: shape of encoder and decoder.
+    num_codebooks, codebook_size, codebook_features: stages of the quantizer, entries of each and
+      dimensions of an entry.
+  """
+
+  net: DacConfig
+  num_codebooks: int
+  codebook_size: int
+  codebook_features: int = 8
+
+  @property
+  def hop_length(self) -> int:
+    return math.prod(self.net.strides)
+
+  @property
+  def codebook_sizes(self) -> tuple[int, ...]:
+    return (self.codebook_size,) * self.num_codebooks
+
+  @property
+  def causal(self) -> bool:
+    return False
+
+  def setup(self):
+    self.encoder = DacEncoder(self.net)
+    self.quantizer = FactorizedRVQ(
+      self.num_codebooks, self.codebook_size, self.net.dimension, self.codebook_features
+    )
+    self.decoder = DacDecoder(self.net)
+
+  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
+    """As `SoundCodec.encode_chunk`; zeros fill up the last frame, at the input."""
+    hop = self.hop_length
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % hop), (0, 0)))
+    # Zeros that fill up a frame belong to the row; `absent_as_zero` made them.
+    length = None if length is None else -(-length // hop) * hop
+    return super().encode_chunk(x, state, num_codebooks, final=final, length=length)
+
+  def decode_chunk(self, codes, state, *, final: bool, length=None):
+    """As `SoundCodec.decode_chunk`; zeros stand for samples that odd strides lose at the end."""
+    y, state = super().decode_chunk(codes, state, final=final, length=length)
+    if not final:
+      return y, state
+    if length is not None:
+      y = F.absent_as_zero(y, length * self.hop_length - self.net.missing)
+    return jnp.pad(y, ((0, 0), (0, self.net.missing), (0, 0))), state
+
+
+def bitrates(sample_rate: int, hop_length: int, num_codebooks: int, codebook_size: int):
+  """Bit/s of 1, 2, ... codebooks, rounded."""
+  per_codebook = math.log2(codebook_size) * sample_rate / hop_length
+  return tuple(round(count * per_codebook) for count in range(1, num_codebooks + 1))

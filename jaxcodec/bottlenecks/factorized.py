@@ -1,0 +1,76 @@
+"""Residual quantizer with factorised, normalised codebooks trained by gradient.
+
+Source: DAC, https://arxiv.org/abs/2306.06546, section 3.2; dac/nn/quantize.py of its code.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxcodec import functional as F
+from jaxcodec.bottlenecks.quantized import Quantized
+
+
+class FactorizedRVQ(nn.Module):
+  """Residual quantizer; the rate is `num_codebooks * log2(codebook_size)` bits per latent.
+
+  A stage looks its residual up among few dimensions by angle alone, so that nearly all entries
+  are used, and adds the entry itself, its length included.
+
+  Attributes:
+    num_codebooks: stages Q.
+    codebook_size: entries K per stage.
+    features: size D of a latent.
+    codebook_features: dimensions d of the look-up.
+  """
+
+  num_codebooks: int
+  codebook_size: int
+  features: int
+  codebook_features: int = 8
+
+  @property
+  def codebook_sizes(self) -> tuple[int, ...]:
+    return (self.codebook_size,) * self.num_codebooks
+
+  def setup(self):
+    stages, wide, narrow = self.num_codebooks, self.features, self.codebook_features
+    projection, zeros = nn.initializers.truncated_normal(0.02), nn.initializers.zeros
+    entries = nn.initializers.normal(1.0)
+    self.books = F.FactorizedCodebooks(
+      self.param("in_kernel", projection, (stages, wide, narrow)),
+      self.param("in_bias", zeros, (stages, narrow)),
+      self.param("codebooks", entries, (stages, self.codebook_size, narrow)),
+      self.param("out_kernel", projection, (stages, narrow, wide)),
+      self.param("out_bias", zeros, (stages, wide)),
+    )
+
+  def encode(self, z, num_codebooks: int | None = None):
+    """Codes of the first `num_codebooks` stages: [..., D] -> int32 [..., Q]."""
+    first = F.FactorizedCodebooks(*(leaf[:num_codebooks] for leaf in self.books))
+    return F.factorized_encode(z, first)
+
+  def decode(self, codes):
+    """Latents of codes of the first stages: [..., Q] -> [..., D]."""
+    return F.factorized_decode(codes, self.books)
+
+  def __call__(self, z, num_active=None) -> Quantized:
+    """Quantizes for training.
+
+    Args:
+      z: `[B, T, D]`.
+      num_active: int `[B]`, how many stages each row uses (quantizer dropout); None for all.
+
+    Both losses are a sum over stages of means over all rows, a stage that a row leaves out counting
+    as zero. DAC adds 0.25 of `loss` and all of `codebook_loss`.
+    """
+    codes = self.encode(z)
+    if num_active is not None:
+      used = jnp.arange(self.num_codebooks) < num_active[:, None, None]
+      codes = jnp.where(used, codes, -1)
+    z_q, losses = F.factorized_straight_through(z, codes, self.books)
+    stages = jnp.arange(self.num_codebooks)
+    # A code of -1 falls outside, to the right.
+    places = jnp.where(codes >= 0, codes, self.codebook_size)
+    seen = jnp.zeros((self.num_codebooks, self.codebook_size)).at[stages, places]
+    metrics = {"codebook_use": jnp.mean(seen.set(1.0, mode="drop"))}
+    return Quantized(z_q, codes, losses.commitment, metrics, codebook_loss=losses.codebook)
