@@ -234,7 +234,8 @@ def _codecs(options: argparse.Namespace) -> None:
     streams = "causal" if codec.streams else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
-    "--codec DIR: a directory that jaxcodec.save wrote, or an EnCodec of the Hugging Face layout"
+    "--codec DIR: what jaxcodec.save wrote, an EnCodec, DAC or Mimi of the Hugging Face layout, "
+    "or Lyra V2's three .tflite files"
   )
 
 
