@@ -3,7 +3,8 @@
 The released networks hold floats in the levels of few channels, and 8-bit integers in the two
 deepest levels, rounded after every operation. Those integers are computed here as TensorFlow Lite's
 reference kernels do (its other kernels round some sums otherwise, and the networks carry such a
-difference on). Between integer layers runs centred int32; see `functional.integer`.
+difference on). Between integer layers runs centred int32; see `functional.integer`. The floats that
+are rounded to integers are summed in the kernels' order; see `functional.ordered`.
 
 What crosses from one frame of 20 ms to the next is rounded where the files round it: transposed
 convolutions round their own frame's sum before the last frame's tail is added. So here a signal is
@@ -19,9 +20,8 @@ import jax.numpy as jnp
 
 from jaxcodec.audio.lyra import Lyra, LyraConfig, ResidualUnit, leaky
 from jaxcodec.bottlenecks import ResidualVQ
-from jaxcodec.functional import integer
+from jaxcodec.functional import integer, ordered
 from jaxcodec.layers.chain import Chain
-from jaxcodec.layers.conv import Conv1d, DepthwiseConv1d
 
 
 class LyraExact(Lyra):
@@ -46,13 +46,12 @@ class ExactEncoder(nn.Module):
     config, run = self.config, Chain(state, final, length)
     last = len(config.widths) - 1
     for level in range(last):
-      x = run(config.down(level), leaky(x) if level else x)
-      for unit in _units(config, level, EnteringUnit):
+      x = run(_down(config, level, OrderedConv), leaky(x) if level else x)
+      for unit in _units(config, level, OrderedUnit, EnteringUnit):
         x = run(unit, x)
-    size, stride = config.kernel_sizes[last], config.strides[last]
     x = IntegerLeaky(name=f"leaky_{last}")(x)
-    down = IntegerConv(config.widths[last], size, stride, config.groups[last], name=f"down_{last}")
-    x = IntegerLeaky(name="leaky_out")(run(down, x))
+    x = run(_down(config, last, IntegerConv), x)
+    x = IntegerLeaky(name="leaky_out")(x)
     size, groups = config.last_kernel_size, config.last_groups
     x = run(IntegerConv(config.features, size, groups=groups, name="conv_out"), x)
     return Dequantize(name="dequantize")(x), run.after
@@ -67,11 +66,11 @@ class ExactDecoder(nn.Module):
   def __call__(self, z, state=None, final: bool = True, length=None):
     config, run = self.config, Chain(state, final, length)
     last, size, groups = len(config.widths) - 1, config.last_kernel_size, config.last_groups
-    x = run(Conv1d(config.widths[last], size, groups=groups, name="conv_in"), z)
+    x = run(OrderedConv(config.widths[last], size, groups=groups, name="conv_in"), z)
     x = Quantize(name="quantize")(leaky(x))
     x = run(_integer_up(config, last), x)
     for level in reversed(range(last)):
-      for unit in _units(config, level, LeadingUnit):
+      for unit in _units(config, level, ResidualUnit, LeadingUnit):
         x = run(unit, x)
       if level == last - 1:
         x = IntegerLeaky(name=f"leaky_{level}")(x)
@@ -81,10 +80,16 @@ class ExactDecoder(nn.Module):
     return x, run.after
 
 
-def _units(config: LyraConfig, level: int, first: type) -> list:
-  """The residual units of a level: of the last one that has some, `first` and integer ones."""
+def _down(config: LyraConfig, level: int, kind: type) -> nn.Module:
+  """The encoder's convolution into a level."""
+  width, size = config.widths[level], config.kernel_sizes[level]
+  return kind(width, size, config.strides[level], config.groups[level], name=f"down_{level}")
+
+
+def _units(config: LyraConfig, level: int, floats: type, first: type) -> list:
+  """The residual units of a level: `floats`, but of the last that has some `first` and integers."""
   specs = config.units(level)
-  kinds: list[type] = [ResidualUnit] * len(specs)
+  kinds: list[type] = [floats] * len(specs)
   if level == len(config.widths) - 2:
     kinds = [first] + [IntegerUnit] * (len(specs) - 1)
   pairs = zip(kinds, specs, strict=True)
@@ -97,6 +102,21 @@ def _integer_up(config: LyraConfig, level: int) -> "IntegerUp":
   return IntegerUp(config.widths[level - 1], size, stride, groups, steps, name=f"up_{level}")
 
 
+class OrderedUnit(nn.Module):
+  """`ResidualUnit` with sums in order."""
+
+  groups: int
+  dilation: int
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    run, width = Chain(state, final, length), x.shape[-1]
+    y = run(OrderedDepthwise(3, self.dilation, name="depthwise"), leaky(x))
+    y = run(OrderedConv(width, 1, name="conv_0"), y)
+    y = run(OrderedConv(width, 1, groups=self.groups, name="conv_1"), leaky(y))
+    return x + y, run.after
+
+
 class EnteringUnit(nn.Module):
   """The encoder's unit where integers begin: its sum is the last of floats."""
 
@@ -106,8 +126,8 @@ class EnteringUnit(nn.Module):
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
     run, width = Chain(state, final, length), x.shape[-1]
-    y = run(DepthwiseConv1d(3, self.dilation, name="depthwise"), leaky(x))
-    y = Quantize(name="quantize_0")(run(Conv1d(width, 1, name="conv_0"), y))
+    y = run(OrderedDepthwise(3, self.dilation, name="depthwise"), leaky(x))
+    y = Quantize(name="quantize_0")(run(OrderedConv(width, 1, name="conv_0"), y))
     y = IntegerLeaky(name="leaky_1")(y)
     y = run(IntegerConv(width, 1, groups=self.groups, name="conv_1"), y)
     y = Dequantize(name="dequantize")(y)
@@ -150,6 +170,39 @@ class IntegerUnit(nn.Module):
     return integer.add(y, x, multipliers, shifts, _zero_point(self)), run.after
 
 
+class OrderedConv(nn.Module):
+  """Causal convolution of floats, summed in order. Attributes: as `Conv1d`."""
+
+  features: int
+  kernel_size: int
+  stride: int = 1
+  groups: int = 1
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length  # The signal comes in whole hops.
+    shape = (self.kernel_size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    window = {"stride": self.stride, "groups": self.groups}
+    return ordered.ordered_conv(x, kernel, bias, state, **window)
+
+
+class OrderedDepthwise(nn.Module):
+  """Causal convolution of floats with one filter per channel, summed in order."""
+
+  kernel_size: int
+  dilation: int
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length
+    shape = (self.kernel_size, x.shape[-1])
+    kernel = self.param("kernel", nn.initializers.normal(self.kernel_size**-0.5), shape)
+    bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+    return ordered.ordered_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
+
+
 class IntegerConv(nn.Module):
   """Causal convolution, rounded to 8 bits. Attributes: as `Conv1d`."""
 
@@ -160,7 +213,7 @@ class IntegerConv(nn.Module):
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
-    del final, length  # The signal comes in whole hops.
+    del final, length
     shape = (self.kernel_size, x.shape[-1] // self.groups, self.features)
     kernel, bias = _weights(self, shape)
     window = {"stride": self.stride, "groups": self.groups}
@@ -209,7 +262,7 @@ class IntegerUp(nn.Module):
     window = {"stride": self.stride, "groups": self.groups}
     frames = x.reshape(-1, self.steps, x.shape[-1])
     y = integer.integer_conv_transpose(frames, kernel, bias, **window)
-    y = _rounded(self, y) * self.param("scale", _constant(0.01), (self.features,))
+    y = ordered.product(_rounded(self, y), self.param("scale", _constant(0.01), (self.features,)))
     y = y.reshape(batch, -1, size + past, self.features)
     tails = y[:, :, size:] - self.param("tail_bias", nn.initializers.zeros, (self.features,))
     if state is None:
@@ -241,7 +294,7 @@ class Dequantize(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    return x * self.param("scale", _constant(0.01), ())
+    return ordered.product(x, self.param("scale", _constant(0.01), ()))
 
 
 def _weights(layer, shape):
