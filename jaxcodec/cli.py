@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from jaxcodec.errors import CodecError
 
 _DEFAULT_CODEC = "speech-16khz"
+_PACKETS = ".lyra"  # Files of Lyra's packets, which say nothing of themselves.
 
 
 class UsageError(Exception):
@@ -69,7 +70,8 @@ def _encode(options: argparse.Namespace) -> None:
   from jaxcodec import bitstream
   from jaxcodec.audio.files import SoundReader, replacing
 
-  codec = _load(options.codec)
+  packets = options.output.endswith(_PACKETS)
+  codec = _load_lyra(options.codec) if packets else _load(options.codec)
   bitrate = _bitrate(codec, options.bitrate)
   name = _name(options.input)
   reader = SoundReader(source, name, codec.sample_rate, codec.channels)
@@ -77,7 +79,10 @@ def _encode(options: argparse.Namespace) -> None:
     _say(f"{name}: {reader.change}")
   start = time.monotonic()
   blocks = _progress(reader.blocks(), "encoding", reader.seconds, 1 / codec.sample_rate)
-  data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate)
+  if packets:
+    data = _packed(codec, blocks, bitrate)
+  else:
+    data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate)
   if options.output == "-":
     sys.stdout.buffer.write(data)
   else:
@@ -94,34 +99,76 @@ def _encode(options: argparse.Namespace) -> None:
 def _decode(options: argparse.Namespace) -> None:
   data = _read(options.input)
   _check_output(options.output, options.force)
-  from jaxcodec import bitstream
   from jaxcodec.audio import files
-  from jaxcodec.entropy import container
 
-  header = container.read_header(data)
   path = pathlib.Path("stdout.wav" if options.output == "-" else options.output)
   try:
-    files.file_format(path)
+    kind = files.file_format(path)
   except ValueError as error:
     raise UsageError(str(error)) from None
+  decoded = _decoded_packets if options.input.endswith(_PACKETS) else _decoded_file
+  num_samples, rate, channels, blocks = decoded(options, data)
+  seconds = num_samples / rate
+  blocks = _progress(blocks, "decoding", seconds, 1 / rate)
+  start = time.monotonic()
+  if options.output == "-":
+    sound = io.BytesIO()
+    files.write_sound(sound, "WAV", blocks, rate, channels)
+    sys.stdout.buffer.write(sound.getvalue())
+  else:
+    with files.replacing(path) as temporary:
+      files.write_sound(temporary, kind, blocks, rate, channels)
+  speed = seconds / (time.monotonic() - start)
+  name = _name(options.output, "stdout")
+  _say(f"{name}: {seconds:.2f} s at {rate} Hz, {speed:.1f}x real time")
+
+
+def _decoded_file(options: argparse.Namespace, data: bytes):
+  """Samples, rate, channels and blocks of a `.jxc` file."""
+  from jaxcodec import bitstream
+  from jaxcodec.entropy import container
+
+  if options.bitrate is not None:
+    raise UsageError(f"--bitrate is for {_PACKETS} files: a .jxc file says its own")
+  header = container.read_header(data)
   if header.batch != 1:
     raise CodecError(f"{_name(options.input)} holds {header.batch} signals; decode it from Python")
   codec = None if options.codec is None else _load(options.codec)
   _, blocks = bitstream.decompress_blocks(data, codec)
-  seconds = header.num_samples / header.sample_rate
-  blocks = _progress(blocks, "decoding", seconds, 1 / header.sample_rate)
-  start = time.monotonic()
-  if options.output == "-":
-    sound = io.BytesIO()
-    files.write_sound(sound, "WAV", blocks, header.sample_rate, header.channels)
-    sys.stdout.buffer.write(sound.getvalue())
-  else:
-    kind = files.file_format(path)
-    with files.replacing(path) as temporary:
-      files.write_sound(temporary, kind, blocks, header.sample_rate, header.channels)
-  speed = seconds / (time.monotonic() - start)
-  name = _name(options.output, "stdout")
-  _say(f"{name}: {seconds:.2f} s at {header.sample_rate} Hz, {speed:.1f}x real time")
+  return header.num_samples, header.sample_rate, header.channels, blocks
+
+
+def _decoded_packets(options: argparse.Namespace, data: bytes):
+  """Samples, rate, channels and blocks of a file of Lyra's packets."""
+  from jaxcodec import chunked
+  from jaxcodec.entropy import lyra_packets
+
+  if options.codec is None or options.bitrate is None:
+    raise UsageError(f"{_PACKETS} files say nothing of themselves: give --codec and --bitrate")
+  codec = _load_lyra(options.codec)
+  bitrate = _bitrate(codec, options.bitrate)
+  codes = lyra_packets.unpack_packets(data, codec.module.num_active(bitrate))
+  frames, length = chunked.chunk_frames(codec, 10), len(codes) * codec.hop_length
+  blocks = chunked.decode_blocks(codec, [(codes[None], None)], frames, length)
+  return length, codec.sample_rate, codec.channels, blocks
+
+
+def _packed(codec, blocks: Iterable, bitrate: int | None) -> bytes:
+  """A sound as Lyra's packets."""
+  from jaxcodec import chunked
+  from jaxcodec.entropy import lyra_packets
+
+  chunks = chunked.encode_blocks(codec, blocks, chunked.chunk_frames(codec, 10), bitrate=bitrate)
+  return b"".join(lyra_packets.pack_packets(codes[0]) for codes, _ in chunks)
+
+
+def _load_lyra(name: str):
+  from jaxcodec.audio.lyra import Lyra
+
+  codec = _load(name)
+  if not isinstance(codec.module, Lyra):
+    raise UsageError(f"{_PACKETS} files are for Lyra, and {name} is another codec")
+  return codec
 
 
 def _stream(options: argparse.Namespace) -> None:
@@ -187,7 +234,8 @@ def _codecs(options: argparse.Namespace) -> None:
     streams = "causal" if codec.streams else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
-    "--codec DIR: a directory that jaxcodec.save wrote, or an EnCodec of the Hugging Face layout"
+    "--codec DIR: what jaxcodec.save wrote, an EnCodec, DAC or Mimi of the Hugging Face layout, "
+    "or Lyra V2's three .tflite files"
   )
 
 
@@ -267,14 +315,15 @@ def _parser() -> argparse.ArgumentParser:
   force: dict[str, Any] = {"action": "store_true", "help": "write over what is there"}
   encode = command("encode", _encode, "Codes a sound file into a .jxc file.")
   encode.add_argument("input", help="any format soundfile reads; - for stdin")
-  encode.add_argument("output", help="a .jxc file; - for stdout")
+  encode.add_argument("output", help="a .jxc file, .lyra for bare packets; - for stdout")
   encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
   encode.add_argument("--force", **force)
   decode = command("decode", _decode, "Decodes a .jxc file into a sound file.")
-  decode.add_argument("input", help="a .jxc file; - for stdin")
+  decode.add_argument("input", help="a .jxc or .lyra file; - for stdin")
   decode.add_argument("output", help=".wav, .flac, .ogg or .mp3; - for a WAV on stdout")
   decode.add_argument("--codec", default=None, **codec)
+  decode.add_argument("--bitrate", type=float, metavar="KBPS", help="of a .lyra file")
   decode.add_argument("--force", **force)
   stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
   stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)

@@ -6,11 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
+import jaxcodec
 from jaxcodec import cli
+from jaxcodec.audio.lyra import Lyra, LyraConfig
 
 
 @pytest.fixture
@@ -177,6 +180,60 @@ def test_an_empty_recording_stays_empty(capsys, tmp_path):
   assert call(capsys, "encode", tmp_path / "none.wav", tmp_path / "none.jxc")[0] == 0
   assert call(capsys, "decode", tmp_path / "none.jxc", tmp_path / "back.wav")[0] == 0
   assert soundfile.info(tmp_path / "back.wav").frames == 0
+
+
+@pytest.fixture
+def tiny_lyra(tmp_path) -> pathlib.Path:
+  """Lyra with few channels and random weights, as `save` writes it."""
+  net = LyraConfig(
+    widths=(2, 2),
+    kernel_sizes=(16, 20),
+    strides=(16, 20),
+    groups=(1, 1),
+    unit_groups=(1,),
+    dilations=(1,),
+    features=4,
+    last_groups=1,
+  )
+  module = Lyra(net=net)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 320, 1), np.float32))
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape), shapes["params"])
+  prior = np.ones((46, 16), np.int32)
+  jaxcodec.save(jaxcodec.Codec(module=module, params=params, prior=prior, name="tiny"), tmp_path)
+  return tmp_path
+
+
+def test_a_recording_goes_to_lyra_packets_and_back(capsys, tmp_path, talk, tiny_lyra):
+  packets, back = tmp_path / "talk.lyra", tmp_path / "back.wav"
+  lyra = ("--codec", tiny_lyra)
+  status, _, err = call(capsys, "encode", talk, packets, *lyra, "--bitrate", "6")
+  assert status == 0, err
+  # Half a second: 25 frames of 15 bytes.
+  assert packets.stat().st_size == 25 * 15
+  status, _, err = call(capsys, "decode", packets, back, *lyra, "--bitrate", "6")
+  assert status == 0, err
+  sound, rate = soundfile.read(back)
+  assert (sound.shape, rate) == ((8_000,), 16_000)
+  # The codes are those of a .jxc file, and so is the sound.
+  assert call(capsys, "encode", talk, tmp_path / "a.jxc", *lyra, "--bitrate", "6")[0] == 0
+  assert call(capsys, "decode", tmp_path / "a.jxc", tmp_path / "a.wav", *lyra)[0] == 0
+  np.testing.assert_array_equal(sound, soundfile.read(tmp_path / "a.wav")[0])
+
+  for arguments, status, words in (
+    ((packets, "b.wav", "--bitrate", "6"), 2, "give --codec and --bitrate"),
+    ((packets, "b.wav", *lyra), 2, "give --codec and --bitrate"),
+    ((packets, "b.wav", *lyra, "--bitrate", "3.2"), 1, "no whole number of packets of 8 bytes"),
+    ((packets, "b.wav", *lyra, "--bitrate", "5"), 2, "no bitrate 5 kbit/s; it has 3.2, 6, 9.2"),
+    ((packets, "b.wav", "--codec", "speech-16khz", "--bitrate", "6"), 2, "is another codec"),
+    ((tmp_path / "a.jxc", "b.wav", *lyra, "--bitrate", "6"), 2, "a .jxc file says its own"),
+  ):
+    found, _, err = call(capsys, "decode", *arguments)
+    assert (found, err.count("\n")) == (status, 1), err
+    assert words in err
+  found, _, err = call(capsys, "encode", talk, tmp_path / "b.lyra")
+  assert found == 2
+  assert "speech-16khz is another codec" in err
 
 
 def test_codecs_lists_what_is_bundled(capsys):

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 
 import jaxcodec
 from jaxcodec.audio.encodec import Encodec
+from jaxcodec.audio.lyra import Lyra, LyraConfig
 from jaxcodec.audio.mimi import Mimi, MimiConfig
 from jaxcodec.codec import fingerprint
 from jaxcodec.layers.seanet import SEANetConfig
@@ -38,7 +39,7 @@ MODULES = {
   ),
 }
 EVERY = pytest.mark.parametrize("name", MODULES)
-STREAMS = pytest.mark.parametrize("name", ["zero", "reflect", "centred", "mimi"])
+STREAMS = pytest.mark.parametrize("name", ["zero", "reflect", "centred", "mimi", "lyra"])
 
 encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 decode = jax.jit(jaxcodec.decode, static_argnames="length")
@@ -58,6 +59,22 @@ MODULES["mimi"] = Mimi(
   num_codebooks=4,
   codebook_size=16,
   codebook_features=6,
+  bitrates=BITRATES,
+)
+MODULES["lyra"] = Lyra(
+  net=LyraConfig(
+    widths=(4, 8),
+    kernel_sizes=(6, 4),
+    strides=(3, 2),
+    groups=(1, 2),
+    unit_groups=(2,),
+    dilations=(1, 3),
+    features=8,
+    last_groups=2,
+  ),
+  sample_rate=6000,
+  num_codebooks=4,
+  codebook_size=16,
   bitrates=BITRATES,
 )
 
@@ -346,7 +363,7 @@ def test_decoding_in_chunks_gives_the_wave_of_the_whole(name, data):
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["zero", "reflect", "mimi"])
+@pytest.mark.parametrize("name", ["zero", "reflect", "mimi", "lyra"])
 def test_a_row_starts_anew_while_another_goes_on(name):
   codec, (x, want, wave) = codec_of(name), whole_of(name)
   size = 7  # Frames, for the first chunk of a reflecting codec.

@@ -7,6 +7,7 @@ from jaxcodec.functional.conv import (
   absent_as_zero as absent_as_zero,
   causal_conv as causal_conv,
   causal_conv_transpose as causal_conv_transpose,
+  causal_depthwise_conv as causal_depthwise_conv,
   conv as conv,
   conv_transpose as conv_transpose,
   depthwise_conv_transpose as depthwise_conv_transpose,

@@ -2,9 +2,10 @@
 
 import pathlib
 
+from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import dac, encodec, mimi, native
+from jaxcodec.hub import dac, encodec, lyra, mimi, native
 from jaxcodec.hub.checkpoint import read_config
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
@@ -15,18 +16,27 @@ def bundled() -> tuple[str, ...]:
   return tuple(sorted(path.name for path in _BUNDLED.iterdir() if path.is_dir()))
 
 
-def load(name_or_path: str | pathlib.Path) -> Codec:
+def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
   """Loads a codec.
 
   Args:
     name_or_path: a bundled codec's name; a directory that `save` wrote or of the Hugging Face's
       layout (`config.json`, `model.safetensors`); a repository of theirs, such as
-      "facebook/encodec_24khz"; or the `weights.pth` of descript-audio-codec, or a directory that
-      holds it.
+      "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a directory that
+      holds it; or a directory with the three `.tflite` files of Lyra V2.
+    exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
     CodecError: if nothing of that name is found, or what is found is damaged or not supported.
+    ValueError: if the codec has no exact form.
   """
+  codec = _load(name_or_path, exact)
+  if exact and not isinstance(codec.module, LyraExact):
+    raise ValueError(f"codec {codec.name} has no exact form: its weights are floats")
+  return codec
+
+
+def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
   name = str(name_or_path)
   if not name:
     raise CodecError("no codec has an empty name")
@@ -34,7 +44,10 @@ def load(name_or_path: str | pathlib.Path) -> Codec:
     return native.load_native(_BUNDLED / name)
   directory = pathlib.Path(name_or_path)
   if directory.is_dir():
-    return _load_directory(directory, directory.resolve().name)
+    name = directory.resolve().name
+    if lyra.is_lyra(directory):
+      return lyra.load_lyra(directory, name, exact=exact)
+    return _load_directory(directory, name)
   if directory.suffix == ".pth" and directory.is_file():
     return dac.load_original(directory, directory.stem)
   if isinstance(name_or_path, str) and _is_repository(name):

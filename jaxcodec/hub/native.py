@@ -14,6 +14,8 @@ from safetensors.numpy import save as serialize
 
 from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
+from jaxcodec.audio.lyra import Lyra
+from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.audio.mimi import Mimi
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.codec import Codec, module_config
@@ -22,7 +24,13 @@ from jaxcodec.hub.checkpoint import Tensors, read_config
 
 _FORMAT = "jaxcodec"
 _VERSION = 1
-_SYSTEMS: dict[str, type[SoundCodec]] = {"dac": Dac, "encodec": Encodec, "mimi": Mimi}
+_SYSTEMS: dict[str, type[SoundCodec]] = {
+  "dac": Dac,
+  "encodec": Encodec,
+  "lyra": Lyra,
+  "lyra-exact": LyraExact,
+  "mimi": Mimi,
+}
 
 
 def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float32) -> None:
@@ -31,6 +39,7 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
   Args:
     directory: made if need be.
     dtype: float type of the stored weights; float16 halves the file, `load` gives float32 again.
+      Integers are stored as they are.
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
@@ -43,7 +52,10 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
     "module": module_config(codec.module),
   }
   flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
-  arrays = {k: np.ascontiguousarray(np.asarray(v, dtype)) for k, v in flat.items()}
+  arrays = {
+    k: np.asarray(v, dtype if v.dtype == np.float32 else v.dtype, order="C")
+    for k, v in flat.items()
+  }
   arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
   (directory / "model.safetensors").write_bytes(serialize(arrays))
   (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -77,7 +89,7 @@ def load_native(directory: pathlib.Path) -> Codec:
     raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
   tensors = Tensors(directory)
   flat = {
-    path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape))
+    path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape, leaf.dtype))
     for path, leaf in flatten_dict(shapes, sep="/").items()
   }
   prior = tensors.take("prior", _prior_shape(module), np.int32)

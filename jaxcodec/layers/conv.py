@@ -26,6 +26,7 @@ class Conv1d(nn.Module):
     pad_mode: what stands outside the signal.
     norm: "time_group" normalises over all of (T, C) of a row after the convolution.
     use_bias: whether a bias is added.
+    groups: parts of the channels that do not meet; with `causal` alone.
   """
 
   features: int
@@ -36,19 +37,22 @@ class Conv1d(nn.Module):
   pad_mode: F.PadMode = "zero"
   norm: Norm = None
   use_bias: bool = True
+  groups: int = 1
 
   def absent_after(self, steps):
     return steps // self.stride
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
-    shape = (self.kernel_size, x.shape[-1], self.features)
+    shape = _kernel_shape(self, x)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     window: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
     window |= {"pad_mode": self.pad_mode, "final": final, "length": length}
-    function = F.causal_conv if self.causal else F.same_conv
-    y, after = function(x, kernel, bias, state, **window)
+    if self.causal:
+      y, after = F.causal_conv(x, kernel, bias, state, groups=self.groups, **window)
+    else:
+      y, after = F.same_conv(x, kernel, bias, state, **window)
     steps = None if length is None else -(-length // self.stride)
     return _normalise(self, y, state, final, steps), after
 
@@ -65,19 +69,21 @@ class ConvTranspose1d(nn.Module):
   causal: bool = True
   norm: Norm = None
   use_bias: bool = True
+  groups: int = 1
 
   def absent_after(self, steps):
     return steps * self.stride
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
-    shape = (self.kernel_size, x.shape[-1], self.features)
+    shape = _kernel_shape(self, x)
     # Each output meets kernel_size / stride taps; the fan counts all of them.
     init = nn.initializers.variance_scaling(self.stride, "fan_in", "truncated_normal")
     kernel = self.param("kernel", init, shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     if self.causal:
-      y, after = F.causal_conv_transpose(x, kernel, bias, state, stride=self.stride)
+      window = {"stride": self.stride, "groups": self.groups}
+      y, after = F.causal_conv_transpose(x, kernel, bias, state, **window)
       return _normalise(self, y, state, final, length), after
     if self.norm is None:
       return F.same_conv_transpose(
@@ -90,6 +96,24 @@ class ConvTranspose1d(nn.Module):
     y = _normalise(self, y, state, final, steps)
     left = excess - excess // 2
     return y[:, left : left + x.shape[1] * self.stride], ()
+
+
+class DepthwiseConv1d(nn.Module):
+  """Causal convolution with one filter per channel, zeros before the start.
+
+  Attributes: as `Conv1d`.
+  """
+
+  kernel_size: int
+  dilation: int = 1
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    del final, length  # Nothing stands after the end.
+    init = nn.initializers.normal(self.kernel_size**-0.5)
+    kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
+    bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+    return F.causal_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
 
 
 class DepthwiseConvTranspose1d(nn.Module):
@@ -107,6 +131,12 @@ class DepthwiseConvTranspose1d(nn.Module):
     init = nn.initializers.constant(self.stride / self.kernel_size)
     kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
     return F.depthwise_conv_transpose(x, kernel, state, stride=self.stride)
+
+
+def _kernel_shape(layer, x):
+  if layer.groups > 1 and not layer.causal:
+    raise ValueError("groups of channels need causal=True")
+  return layer.kernel_size, x.shape[-1] // layer.groups, layer.features
 
 
 def _normalise(layer, y, state, final, length):

@@ -277,3 +277,30 @@ def test_pad_lengthens_a_short_signal_by_zeros_and_cuts_them_back():
 def test_pad_adds_exactly_what_it_is_told(length, mode):
   assert F.pad(normal(1, length, 2), 4, 2, mode).shape == (1, length + 6, 2)
   np.testing.assert_array_equal(F.pad(normal(1, length, 2), 0, 0, mode), normal(1, length, 2))
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_grouped_channels_do_not_meet(groups):
+  x, kernel, bias = normal(2, 8, 6), normal(5, 6 // groups, 12, seed=1), normal(12, seed=2)
+  for function in (F.causal_conv, F.causal_conv_transpose):
+    got, state = function(x, kernel, bias, stride=2, groups=groups)
+    parts = [np.split(array, groups, axis=-1) for array in (x, kernel, bias)]
+    alone = [function(*part, stride=2)[0] for part in zip(*parts, strict=True)]
+    np.testing.assert_allclose(got, np.concatenate(alone, axis=-1), **ROUNDING)
+    tail, _ = function(
+      x[:, 4:], kernel, bias, state * 0 + x[:, 4 - state.shape[1] : 4], stride=2, groups=groups
+    )
+    np.testing.assert_allclose(tail, got[:, -tail.shape[1] :], **ROUNDING)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_causal_depthwise_conv_filters_each_channel_alone_in_chunks_too(dilation):
+  x, kernel, bias = normal(2, 9, 4), normal(3, 4, seed=1), normal(4, seed=2)
+  whole, _ = F.causal_depthwise_conv(x, kernel, bias, dilation=dilation)
+  # The same filters as a grouped convolution, one channel a group.
+  want, _ = F.causal_conv(x, kernel[:, None], bias, dilation=dilation, groups=4)
+  np.testing.assert_allclose(whole, want, **ROUNDING)
+  first, state = F.causal_depthwise_conv(x[:, :2], kernel, bias, dilation=dilation)
+  second, state = F.causal_depthwise_conv(x[:, 2:], kernel, bias, state, dilation=dilation)
+  assert state.shape == (2, 2 * dilation, 4)
+  np.testing.assert_array_equal(np.concatenate([first, second], axis=1), whole)
