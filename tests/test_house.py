@@ -134,7 +134,8 @@ def test_the_wheel_holds_the_codecs_and_no_compiled_code(tmp_path):
   subprocess.run(command, check=True)
   (wheel,) = tmp_path.glob("*.whl")
   assert wheel.name.endswith("-py3-none-any.whl")
-  names = zipfile.ZipFile(wheel).namelist()
+  with zipfile.ZipFile(wheel) as archive:
+    names = archive.namelist()
   assert "jaxcodec/assets/codecs/speech-16khz/model.safetensors" in names
   assert "jaxcodec/assets/samples/voice_a.flac" in names
   assert {name.split("/")[0] for name in names if "dist-info" not in name} == {

@@ -68,7 +68,8 @@ def test_files_that_are_swapped_are_named(directory):
 
 
 def test_a_weight_that_is_not_finite_is_named(directory, data):
-  arrays = np.load(data / "lyra" / "lyra_tensors.npz")
+  with np.load(data / "lyra" / "lyra_tensors.npz") as file:
+    arrays = dict(file)
   key = next(k for k in arrays if k.startswith("lyragan") and arrays[k].shape == (128, 1, 1, 128))
   path, kernel = directory / "lyragan.tflite", arrays[key].astype("<f4").tobytes()
   assert path.read_bytes().count(kernel) == 1

@@ -158,7 +158,8 @@ def test_what_is_no_model_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["soundstream_encoder", "quantizer", "lyragan"])
 def test_real_files_are_read_as_another_reader_read_them(data, name):
   want = json.loads((data / "lyra" / "lyra_graphs.json").read_text())[name]
-  arrays = np.load(data / "lyra" / "lyra_tensors.npz")
+  with np.load(data / "lyra" / "lyra_tensors.npz") as file:
+    arrays = dict(file)
   graphs = tflite.read_graphs(data / "lyra" / f"{name}.tflite")
   assert [g.name for g in graphs] == [w["name"] for w in want]
   for graph, other in zip(graphs, want, strict=True):

@@ -69,7 +69,8 @@ def lyra(data):
 
 @pytest.fixture(scope="module")
 def stored(lyra):
-  return np.load(lyra / "lyra_reference.npz")
+  with np.load(lyra / "lyra_reference.npz") as file:
+    return dict(file)
 
 
 @pytest.fixture(scope="module")
