@@ -69,7 +69,7 @@ def _encoder(walk: "_Walk", net: LyraConfig) -> Params:
   params["conv_out"] = walk.conv(shape, integers=True)
   if walk.exact:
     params["leaky_out"] = _integer_leaky(leaky)
-    params["dequantize"] = {"scale": walk.last.output.scale[0]}
+    params["dequantize"] = {"scale": walk.last.scale(walk.last.output)}
   return _arrays(walk.finish(params))
 
 
@@ -84,7 +84,7 @@ def _decoder(walk: "_Walk", net: LyraConfig) -> Params:
     features = net.widths[level - 1] if level else 1
     params[f"up_{level}"] = walk.conv_transpose(net, level, width, features)
     if walk.exact and level == last:
-      params["quantize"] = _quantization(walk.last.input(2))
+      params["quantize"] = _quantization(walk.last, 2)
     elif walk.exact and level == last - 1:
       params[f"leaky_{level}"] = _integer_leaky(leaky)
     width = features
@@ -112,25 +112,43 @@ def _unit(walk: "_Walk", width: int, groups: int, dilation: int, kind: str) -> P
   if kind == "integer":
     params["leaky_0"] = _integer_leaky(leaky_0)
     return params | _integer_sum(total)
-  params["quantize_0"] = _quantization((leaky_1 if kind == "entering" else depthwise).input(0))
-  params["dequantize"] = {"scale": conv_1.output.scale[0]}
+  params["quantize_0"] = _quantization(leaky_1 if kind == "entering" else depthwise, 0)
+  params["dequantize"] = {"scale": conv_1.scale(conv_1.output)}
   # The sum is of floats: what it is rounded to stands with what takes it.
-  params["quantize_1"] = _quantization(walk.next("LEAKY_RELU").input(0))
+  params["quantize_1"] = _quantization(walk.next("LEAKY_RELU"), 0)
   return params
 
 
 class _Step(NamedTuple):
   """An operator and the tensors it uses."""
 
+  path: pathlib.Path
   graph: tflite.Graph
   operator: tflite.Operator
 
   def input(self, index: int) -> tflite.Tensor:
-    return self.graph.tensors[self.operator.inputs[index]]
+    return self._tensor(self.operator.inputs, index)
 
   @property
   def output(self) -> tflite.Tensor:
-    return self.graph.tensors[self.operator.outputs[0]]
+    return self._tensor(self.operator.outputs, 0)
+
+  def scale(self, tensor: tflite.Tensor) -> np.float32:
+    """The one scale of a tensor of activations."""
+    sizes = (tensor.scale.size, tensor.zero_point.size)
+    if sizes != (1, 1) or not _usable(tensor.scale) or abs(tensor.zero_point[0]) > 128:
+      raise CodecError(f"{self.path} has a {self.operator.name} of an unknown scale")
+    return tensor.scale[0]
+
+  def _tensor(self, indices: tuple[int, ...], place: int) -> tflite.Tensor:
+    if place >= len(indices) or indices[place] < 0:
+      raise CodecError(f"{self.path} has a {self.operator.name} of {len(indices)} tensors")
+    return self.graph.tensors[indices[place]]
+
+
+def _usable(scale: np.ndarray) -> bool:
+  """Whether scales are positive and no product of two of them leaves float32."""
+  return bool(((scale > 2.0**-60) & (scale < 2.0**60)).all())
 
 
 class _Walk:
@@ -147,7 +165,7 @@ class _Walk:
     self.path, self.exact, self._taken = path, exact, 0
     found = _graph(path, graph)
     known = [op for op in found.operators if op.name in _ARITHMETIC]
-    self._steps = [_Step(found, op) for op in known]
+    self._steps = [_Step(path, found, op) for op in known]
 
   def next(self, name: str) -> _Step:
     """The operator that is due; CodecError if it is none of that name."""
@@ -168,13 +186,13 @@ class _Walk:
     """Parameters of a convolution with a kernel [width, in / groups, out]."""
     width, features_in, features = shape
     self.last = self._window("CONV_2D", stride, 1)
-    kernel = self._constant(1, (features, width, 1, features_in))
+    kernel = self._constant(self.last, 1, (features, width, 1, features_in))
     return self._weights(kernel[:, :, 0].transpose(1, 2, 0), 2, integers)
 
   def depthwise(self, shape: tuple[int, ...], dilation: int, integers: bool) -> Params:
     """Parameters of a depthwise convolution with a kernel [width, channels]."""
     self.last = self._window("DEPTHWISE_CONV_2D", 1, dilation)
-    kernel = self._constant(1, (1, shape[0], 1, shape[1]))
+    kernel = self._constant(self.last, 1, (1, shape[0], 1, shape[1]))
     return self._weights(kernel[0, :, 0], 2, integers)
 
   def conv_transpose(self, net: LyraConfig, level: int, width: int, features: int) -> Params:
@@ -183,14 +201,14 @@ class _Walk:
     parts = []
     for _ in range(groups):
       self.last = self._window("TRANSPOSE_CONV", net.strides[level], 1)
-      kernel = self._constant(1, (features // groups, size, 1, width // groups))
+      kernel = self._constant(self.last, 1, (features // groups, size, 1, width // groups))
       integers = level >= len(net.widths) - 2
       part = self._weights(kernel[:, :, 0].transpose(1, 2, 0), 3, integers)
       self.take("ADD")
       less = self.take("SUB")
       if self.exact and integers:
-        part["scale"] = np.full(features // groups, self.last.output.scale[0])
-        part["tail_bias"] = less.input(1).data
+        part["scale"] = np.full(features // groups, self.last.scale(self.last.output))
+        part["tail_bias"] = self._constant(less, 1, (features // groups,))
       parts.append(part)
     return {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]}
 
@@ -210,8 +228,8 @@ class _Walk:
       raise self.error(f"its stride, dilation and padding are {found}")
     return step
 
-  def _constant(self, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    tensor = self.last.input(index)
+  def _constant(self, step: _Step, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    tensor = step.input(index)
     if tensor.data is None or tensor.shape != shape:
       raise self.error(f"its input {index} has shape {tensor.shape}, {shape} needed")
     if not np.isfinite(tensor.data).all():
@@ -220,20 +238,21 @@ class _Walk:
 
   def _weights(self, kernel: np.ndarray, bias_index: int, integers: bool) -> Params:
     """Kernel and bias, the output channels last in both."""
-    step, bias = self.last, self._constant(bias_index, kernel.shape[-1:])
+    step, bias = self.last, self._constant(self.last, bias_index, kernel.shape[-1:])
     found = (str(kernel.dtype), str(bias.dtype))
     if found != (("int8", "int32") if integers else ("float32", "float32")):
       raise self.error(f"its weights are {found[0]} and {found[1]}")
     if not integers:
       return {"kernel": kernel, "bias": bias}
     scales = [step.input(i).scale for i in (1, bias_index)]
-    if not all(scale.size in (1, kernel.shape[-1]) for scale in scales):
+    if not all(s.size in (1, kernel.shape[-1]) and _usable(s) for s in scales):
       raise self.error(f"its weights have {scales[0].size} and {scales[1].size} scales")
     if not self.exact:
       return {"kernel": kernel * scales[0], "bias": (bias * scales[1]).astype(np.float32)}
     # Stands before the weights or, in a transposed convolution, after them.
     into, out = step.input(2 if bias_index == 3 else 0), step.output
-    factor = np.float64(into.scale[0]) * scales[0].astype(np.float64) / np.float64(out.scale[0])
+    ratio = np.float64(step.scale(into)), np.float64(step.scale(out))
+    factor = ratio[0] * scales[0].astype(np.float64) / ratio[1]
     multiplier, shift = integer.fixed_point(np.broadcast_to(factor, bias.shape))
     zero_point = np.full(bias.shape, out.zero_point[0], np.int32)
     params = {"kernel": kernel, "bias": bias, "multiplier": multiplier, "shift": shift}
@@ -261,12 +280,13 @@ def _codebooks(path: pathlib.Path, module: Lyra) -> jnp.ndarray:
   return jnp.asarray(stacked)
 
 
-def _quantization(tensor: tflite.Tensor) -> Params:
-  return {"scale": tensor.scale[0], "zero_point": np.int32(tensor.zero_point[0])}
+def _quantization(step: _Step, index: int) -> Params:
+  tensor = step.input(index)
+  return {"scale": step.scale(tensor), "zero_point": np.int32(tensor.zero_point[0])}
 
 
 def _integer_leaky(step: _Step) -> Params:
-  into, out = step.input(0).scale[0], step.output.scale[0]
+  into, out = step.scale(step.input(0)), step.scale(step.output)
   slope = np.float32(step.operator.options["alpha"])
   # float32 arithmetic, as in the kernel's preparation.
   multipliers, shifts = integer.fixed_point(np.stack([into / out, into * slope / out]))
@@ -275,7 +295,8 @@ def _integer_leaky(step: _Step) -> Params:
 
 
 def _integer_sum(step: _Step) -> Params:
-  first, second, out = (np.float64(t.scale[0]) for t in (step.input(0), step.input(1), step.output))
+  tensors = step.input(0), step.input(1), step.output
+  first, second, out = (np.float64(step.scale(tensor)) for tensor in tensors)
   largest = 2 * max(first, second)
   factors = [first / largest, second / largest, largest / (2.0**20 * out)]
   multipliers, shifts = integer.fixed_point(np.stack(factors))

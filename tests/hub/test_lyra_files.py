@@ -80,3 +80,22 @@ def test_a_weight_that_is_not_finite_is_named(directory, data):
 def test_a_codec_of_floats_has_no_exact_form():
   with pytest.raises(ValueError, match="codec speech-16khz has no exact form"):
     jaxcodec.load("speech-16khz", exact=True)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_flipped_bytes_are_refused_in_one_line_or_read(data, tmp_path, exact):
+  rng, refused = np.random.default_rng(0), 0
+  for name in FILES:
+    shutil.copy(data / "lyra" / name, tmp_path / name)
+  for i in range(12):
+    name = FILES[i % len(FILES)]
+    damaged = np.frombuffer((data / "lyra" / name).read_bytes(), np.uint8).copy()
+    # Most bytes are weights, which any bits may be; some of so many meet what describes them.
+    damaged[rng.integers(8, len(damaged), 100)] = rng.integers(0, 256, 100)
+    (tmp_path / name).write_bytes(damaged)
+    try:
+      jaxcodec.load(tmp_path, exact=exact)
+    except jaxcodec.CodecError as error:
+      refused += len(str(error).splitlines())
+    shutil.copy(data / "lyra" / name, tmp_path / name)
+  assert 0 < refused <= 12
