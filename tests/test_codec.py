@@ -10,10 +10,12 @@ from hypothesis import given, settings, strategies as st
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 import jaxcodec
+from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.lyra import Lyra, LyraConfig
 from jaxcodec.audio.mimi import Mimi, MimiConfig
 from jaxcodec.codec import fingerprint
+from jaxcodec.layers.dac import DacConfig
 from jaxcodec.layers.seanet import SEANetConfig
 
 NET = SEANetConfig(num_filters=4, strides=(2, 3), dimension=8, num_lstm_layers=1)
@@ -75,6 +77,14 @@ MODULES["lyra"] = Lyra(
   sample_rate=6000,
   num_codebooks=4,
   codebook_size=16,
+  bitrates=BITRATES,
+)
+MODULES["dac"] = Dac(
+  net=DacConfig(encoder_width=4, decoder_width=16, strides=(2, 3), dimension=8),
+  sample_rate=6000,
+  num_codebooks=4,
+  codebook_size=16,
+  codebook_features=4,
   bitrates=BITRATES,
 )
 

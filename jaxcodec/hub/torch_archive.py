@@ -175,7 +175,7 @@ class _Interpreter:
     return self.stack.pop()
 
   def _pop_marked(self) -> list[Any]:
-    items = []
+    items: list[Any] = []
     while self.stack:
       item = self.stack.pop()
       if item is _MARK:

@@ -69,11 +69,12 @@ def _like_trained(model, rate: int, hop: int):
     z = model.encoder(x)
   quantizer = model.quantizer
   residual = z.transpose(1, 2).reshape(-1, z.shape[1])
-  space = torch.linalg.qr(torch.randn(z.shape[1], 64, generator=generator)).Q
+  dimensions = min(64, z.shape[1])
+  space = torch.linalg.qr(torch.randn(z.shape[1], dimensions, generator=generator)).Q
   total = torch.zeros_like(residual)
   for stage in quantizer.quantizers:
     width = stage.codebook.weight.shape[1]
-    basis = space @ torch.linalg.qr(torch.randn(64, width, generator=generator)).Q
+    basis = space @ torch.linalg.qr(torch.randn(dimensions, width, generator=generator)).Q
     mean, stretch = residual.mean(dim=0), 0.5 + torch.rand(width, generator=generator)
     _set_weight(stage.in_proj, (basis * stretch).T[..., None])
     _set_weight(stage.out_proj, (basis / stretch)[..., None])
@@ -120,10 +121,16 @@ def _set_weight(layer, weight) -> None:
 
 @contextlib.contextmanager
 def _unit_spread(half):
-  """While open, a convolution that runs is rescaled to outputs of zero mean and unit spread."""
+  """While open, a convolution that runs is rescaled to outputs of zero mean and unit spread.
+
+  What a residual unit adds, the output of a convolution of one tap, gets a third of that: at unit
+  spread the network itself would make four times as much of each layer's rounding.
+  """
 
   def rescale(layer, inputs, y):
     mean, spread = y.mean(dim=(0, 2)), y.std(dim=(0, 2))
+    if layer.kernel_size == (1,):
+      spread = 3 * spread
     transposed = isinstance(layer, torch.nn.ConvTranspose1d)
     normed = hasattr(layer, "weight_g")
     if transposed and normed:  # The gain belongs to the inputs: one factor for all outputs.

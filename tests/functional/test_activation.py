@@ -1,0 +1,20 @@
+import jax
+import numpy as np
+
+from jaxcodec import functional as F
+
+
+def test_snake_is_a_ramp_and_a_squared_sine():
+  rng = np.random.default_rng(0)
+  x = 4 * rng.normal(size=(2, 50, 3)).astype(np.float32)
+  alpha = np.float32([0.3, 1.0, 7.0])
+  want = x + np.sin(alpha.astype(np.float64) * x) ** 2 / alpha
+  np.testing.assert_allclose(F.snake(x, alpha), want, atol=1e-6)
+  # d/dx = 1 + sin(2 alpha x).
+  slope = jax.vmap(jax.grad(lambda x, alpha: F.snake(x, alpha)))(x[0, :3, 1], alpha)
+  np.testing.assert_allclose(slope, 1 + np.sin(2 * alpha * x[0, :3, 1]), atol=1e-5)
+
+
+def test_snake_is_the_identity_where_alpha_is_zero():
+  x = np.float32([[-3.0, 0.0, 2.5]])
+  np.testing.assert_array_equal(F.snake(x, np.zeros(3, np.float32)), x)
