@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import draw_params
 
 import jaxcodec
 from jaxcodec import bitstream, codec as codec_lib
@@ -26,7 +27,7 @@ def make_codec(**fields) -> jaxcodec.Codec:
     "bitrates": (40, 80, 120),
   }
   module = Encodec(net=net, **(settings | fields))
-  params = module.init(jax.random.key(0), jnp.zeros((1, 200, net.channels)))["params"]
+  params = draw_params(module, np.zeros((1, 200, net.channels), np.float32))
   prior = jnp.ones((3, 16), jnp.int32)
   return jaxcodec.Codec(module=module, params=params, prior=prior, name="tiny")
 

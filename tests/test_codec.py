@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from jax.sharding import NamedSharding, PartitionSpec as P
+from random_params import draw_params
 
 import jaxcodec
 from jaxcodec.audio.dac import Dac
@@ -99,7 +100,7 @@ def codec_of(name):
   """Random weights, and codebooks as wide as the latents."""
   module = MODULES[name]
   x = signal(4, 240, module.channels, seed=1)
-  params = jax.jit(module.init)(jax.random.key(0), x)["params"]
+  params = draw_params(module, x)
   latents = lambda module, x: module.encoder(x)[0]  # noqa: E731
   z = jax.jit(lambda p, x: module.apply({"params": p}, x, method=latents))(params, x)
   quantizer = params["quantizer"]
@@ -119,7 +120,9 @@ def integers(codes):
   return codes.codes if isinstance(codes, jaxcodec.ScaledCodes) else codes
 
 
-@EVERY
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "zero")) for name in MODULES]
+)
 def test_codes_are_the_same_with_and_without_jit(name):
   codec = codec_of(name)
   # Each shape of each operation compiles when nothing is jitted: one segment will do.
@@ -146,7 +149,9 @@ def test_rows_of_a_batch_do_not_meet(name):
   np.testing.assert_array_equal(together[1:2], alone)
 
 
-@EVERY
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "segmented")) for name in MODULES]
+)
 def test_decode_has_a_gradient_for_what_it_uses(name):
   codec = codec_of(name)
   codes = encode(codec, signal(2, 100, codec.channels))
