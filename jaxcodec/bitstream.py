@@ -17,7 +17,7 @@ from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load
 
 # A chunk can be decoded alone, so it should be short; its tables adapt, so it should be long.
-_CHUNK_SECONDS = 10
+CHUNK_SECONDS = 10
 
 
 def compress(codec: Codec, x, *, bitrate: int | None = None) -> bytes:
@@ -74,7 +74,7 @@ def compress_blocks(
       length += block.shape[1]
       yield block.astype(np.float32)
 
-  frames = chunked.chunk_frames(codec, _CHUNK_SECONDS)
+  frames = chunked.chunk_frames(codec, CHUNK_SECONDS)
   chunks = list(chunked.encode_blocks(codec, counted(), frames, bitrate=bitrate))
   header = Header(
     codec=codec.name,
@@ -117,7 +117,7 @@ def decompress_blocks(
 def _decode_blocks(codec: Codec, header: Header, data: bytes) -> Iterator[np.ndarray]:
   prior = np.asarray(codec.prior)[: len(header.codebook_sizes)]
   # Pieces of our own size, whatever the file's chunks are: that bounds the memory.
-  frames = chunked.chunk_frames(codec, _CHUNK_SECONDS)
+  frames = chunked.chunk_frames(codec, CHUNK_SECONDS)
   chunks = container.read_chunks(data, prior)
   return chunked.decode_blocks(codec, chunks, frames, header.num_samples)
 

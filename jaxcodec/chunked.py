@@ -44,6 +44,18 @@ def stored_frames(codec: Codec, num_samples: int) -> int:
   return whole * module.segment_frames + -(-last // module.hop_length)
 
 
+def shapes(codec: Codec, num_samples: int, frames: int) -> tuple[int, ...]:
+  """Equal for signals that are coded in the same shapes: what compiled for one serves the other."""
+  if codec.module.segment_frames:
+    return (num_samples,)
+  count = codec.module.num_frames(num_samples)
+  last = (count - 1) % frames + 1
+  if not codec.causal and count > frames:
+    last += frames
+  # A first chunk and a later one may differ, two later ones do not.
+  return min(2, (count - last) // frames), _rounded_up(last)
+
+
 def encode_blocks(
   codec: Codec, blocks: Iterable[np.ndarray], frames: int, *, bitrate: int | None = None
 ) -> Iterator[Coded]:
@@ -72,7 +84,7 @@ def decode_blocks(
     frames: to decode at a time, as `chunk_frames` says; it bounds the memory.
   """
   if codec.module.segment_frames:
-    waves = _decode_segments(codec, chunks, num_samples)
+    waves = _decode_segments(codec, chunks, frames, num_samples)
   else:
     waves = _decode_stream(codec, (codes for codes, _ in chunks), frames)
   for wave in waves:
@@ -135,12 +147,16 @@ def _filling(codec: Codec, count: int, frames: int, final: bool) -> tuple[int, d
   """Frames to add to a chunk of `count`, so that there are few shapes, and how to say its end."""
   if not final:
     return 0, {}
-  # 1, 2, 3, 4, 6, 8, 12, ...: at most half as much again.
-  size = 1 << max(0, count - 1).bit_length()
-  size = size * 3 // 4 if size * 3 // 4 >= count else size
+  size = _rounded_up(count)
   if codec.module.pads_with_zeros:
     return min(size, max(frames, count)) - count, {}
   return size - count, {"final": True}
+
+
+def _rounded_up(count: int) -> int:
+  """1, 2, 3, 4, 6, 8, 12, ...: `count` or at most half as much again."""
+  size = 1 << max(0, count - 1).bit_length()
+  return size * 3 // 4 if size * 3 // 4 >= count else size
 
 
 def _joined_end(codec: Codec, blocks):
@@ -187,10 +203,10 @@ def _windows(blocks, step: int, overlap: int) -> Iterator[tuple[np.ndarray, bool
     yield held, True
 
 
-def _decode_segments(codec: Codec, chunks, num_samples: int) -> Iterator[np.ndarray]:
+def _decode_segments(codec: Codec, chunks, frames: int, num_samples: int) -> Iterator[np.ndarray]:
   """Some segments at a time, with one before and one after them, which they overlap with."""
   stride, whole = codec.module.segment_stride, codec.module.segment_frames
-  count = chunk_frames(codec, 10) // whole
+  count = frames // whole
   held: list[Coded] = []
   lead, start = 0, 0
 

@@ -140,7 +140,7 @@ def _decoded_file(options: argparse.Namespace, data: bytes):
 
 def _decoded_packets(options: argparse.Namespace, data: bytes):
   """Samples, rate, channels and blocks of a file of Lyra's packets."""
-  from jaxcodec import chunked
+  from jaxcodec import bitstream, chunked
   from jaxcodec.entropy import lyra_packets
 
   if options.codec is None or options.bitrate is None:
@@ -148,17 +148,21 @@ def _decoded_packets(options: argparse.Namespace, data: bytes):
   codec = _load_lyra(options.codec)
   bitrate = _bitrate(codec, options.bitrate)
   codes = lyra_packets.unpack_packets(data, codec.module.num_active(bitrate))
-  frames, length = chunked.chunk_frames(codec, 10), len(codes) * codec.hop_length
+  frames, length = (
+    chunked.chunk_frames(codec, bitstream.CHUNK_SECONDS),
+    len(codes) * codec.hop_length,
+  )
   blocks = chunked.decode_blocks(codec, [(codes[None], None)], frames, length)
   return length, codec.sample_rate, codec.channels, blocks
 
 
 def _packed(codec, blocks: Iterable, bitrate: int | None) -> bytes:
   """A sound as Lyra's packets."""
-  from jaxcodec import chunked
+  from jaxcodec import bitstream, chunked
   from jaxcodec.entropy import lyra_packets
 
-  chunks = chunked.encode_blocks(codec, blocks, chunked.chunk_frames(codec, 10), bitrate=bitrate)
+  frames = chunked.chunk_frames(codec, bitstream.CHUNK_SECONDS)
+  chunks = chunked.encode_blocks(codec, blocks, frames, bitrate=bitrate)
   return b"".join(lyra_packets.pack_packets(codes[0]) for codes, _ in chunks)
 
 
@@ -231,7 +235,7 @@ def _codecs(options: argparse.Namespace) -> None:
   for name in bundled():
     codec = load(name)
     kbps = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)
-    streams = "causal" if codec.streams else "not causal"
+    streams = "causal" if codec.causal else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
     "--codec DIR: what jaxcodec.save wrote, an EnCodec, DAC or Mimi of the Hugging Face layout, "

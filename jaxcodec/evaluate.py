@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcodec import bitstream, metrics
+from jaxcodec import bitstream, chunked, metrics
 from jaxcodec.audio.files import SoundReader, file_format
 from jaxcodec.baselines import Coded, System
 from jaxcodec.codec import Codec
@@ -250,8 +250,8 @@ def _cells(row: Summary) -> list[str]:
 
 
 def _code(codec: Codec, bitrate: int, warm: set[tuple[int, ...]], x: np.ndarray) -> Coded:
-  # A codec that pads its chunks to one length compiles once, any other once a length.
-  shape = () if codec.streams and codec.module.pads_with_zeros else x.shape
+  frames = chunked.chunk_frames(codec, bitstream.CHUNK_SECONDS)
+  shape = chunked.shapes(codec, len(x), frames)
   for _ in range(1 if shape in warm else 2):
     start = time.perf_counter()
     data = bitstream.compress(codec, x[None], bitrate=bitrate)

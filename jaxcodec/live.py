@@ -48,7 +48,8 @@ def pipe(
 ) -> Timing:
   """Raw samples at the codec's rate, channels interleaved, from `source` to `sink` until it ends.
 
-  Every chunk is written as soon as it is decoded, exactly as many samples as came.
+  Every chunk is written as soon as it is decoded, exactly as many samples as came. What is no
+  finite number counts as silence: a stream has to go on.
 
   Args:
     frames: of codes in a chunk.
