@@ -10,6 +10,7 @@ of its own for each contestant.
 
 import argparse
 import json
+import logging
 import os
 import pathlib
 import statistics
@@ -70,6 +71,8 @@ def contestants(name: str, seconds: float, which):
   """For each contestant, a function that encodes and one that decodes, both until it is done."""
   import torch
 
+  # What torch.compile cannot follow it leaves eager, and says so at length.
+  torch._logging.set_logs(dynamo=logging.ERROR)
   model = reference_model(name)
   rate = model.config.sampling_rate
   hop = model.config.hop_length if name != "mimi" else 1920

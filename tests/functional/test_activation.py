@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcodec import functional as F
@@ -18,3 +19,13 @@ def test_snake_is_a_ramp_and_a_squared_sine():
 def test_snake_is_the_identity_where_alpha_is_zero():
   x = np.float32([[-3.0, 0.0, 2.5]])
   np.testing.assert_array_equal(F.snake(x, np.zeros(3, np.float32)), x)
+
+
+def test_snake_keeps_its_precision_over_many_turns():
+  x = np.linspace(-300, 300, 20_001, dtype=np.float32)[:, None]
+  alpha = np.float32([0.05, 1, 7])
+  product = (x * alpha).astype(np.float64)  # As rounded to float32: the sine starts from that.
+  want = x + np.sin(product) ** 2 / alpha.astype(np.float64)
+  # Half a unit of the last place of 320, and 2e-7 of the sine's own.
+  np.testing.assert_allclose(jax.jit(F.snake)(x, alpha), want, atol=1.6e-5 + 2e-7 / alpha.min())
+  assert F.snake(jnp.ones((2, 1), jnp.bfloat16), jnp.ones(1, jnp.bfloat16)).dtype == jnp.bfloat16
