@@ -283,8 +283,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     formats = dict.fromkeys((system.sample_rate, system.channels) for system in systems)
     found, absent = baselines.find(formats)
     systems, missing = systems + found, missing + absent
-  for line in missing:
-    _say(line)
   console = Console(stderr=True)
   sources = evaluate.sound_files(folder)[: options.limit]
   bar = track(
@@ -295,6 +293,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     _say(f"skipped: {reason}")
   if result.skipped:
     _say(f"{len(result.skipped)} of {len(sources)} files skipped")
+  for line in missing:
+    _say(line)
   text = json.dumps(result.to_json() | {"missing": missing}, indent=1)
   evaluate.print_table(result, stderr=options.json == "-")
   if options.json == "-":

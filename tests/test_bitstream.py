@@ -48,7 +48,8 @@ DECODE = jax.jit(jaxcodec.decode, static_argnames="length")
 # One chunk of ten seconds is 1000 samples here. Shapes compile anew but for "zero", which has one.
 CASES = [("zero", n) for n in (0, 1, 9, 10, 11, 999, 1000, 1001, 2345)]
 CASES += [("reflect", n) for n in (0, 1, 11, 1000, 2345)] + [("whole", n) for n in (1, 1001, 3000)]
-CASES += [("segmented", n) for n in (0, 1, 382, 790, 2285, 2700)]
+CASES += [("segmented", n) for n in (0, 1, 382, 790)]
+CASES += [pytest.param("segmented", n, marks=pytest.mark.slow) for n in (2285, 2700)]
 
 
 def signal(codec, batch: int, length: int) -> np.ndarray:

@@ -350,10 +350,12 @@ def chunk_sizes(name):
 
 
 def joined_chunks(codec, name, function, sizes, array, step):
+  whole_hops = codec.module.pads_with_zeros and array.shape[1] % step == 0
   state, parts = jaxcodec.init_stream(codec, batch=2), []
   for start, stop in cut(name, sizes):
     part = array[:, start * step : stop * step]
-    state, y = function(codec, state, part, final=stop == TOTAL)
+    # A codec that need not be told of the end gets by with fewer shapes.
+    state, y = function(codec, state, part, final=stop == TOTAL and not whole_hops)
     parts.append(y)
   return np.concatenate(parts, axis=1)
 
@@ -410,8 +412,8 @@ decode_rows = jax.jit(lambda codec, codes, length: jaxcodec.decode(codec, codes,
 
 
 @STREAMS
-@given(lengths=st.lists(st.sampled_from([0, 1, 5, 6, 7, 20, 45, 71, 72]), min_size=2, max_size=2))
-@settings(max_examples=6, deadline=None)
+@given(lengths=st.lists(st.sampled_from([0, 1, 7, 45, 72]), min_size=2, max_size=2))
+@settings(max_examples=5, deadline=None)
 def test_rows_of_their_own_lengths_are_coded_as_if_alone(name, lengths):
   codec, x = codec_of(name), signal(2, 72, seed=6)
   codes = encode_rows(codec, x, np.array(lengths))

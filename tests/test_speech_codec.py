@@ -33,6 +33,7 @@ def test_its_weights_fit_in_six_megabytes():
   assert (directory / "model.safetensors").stat().st_size <= 6e6
 
 
+@pytest.mark.slow
 def test_speech_stays_intelligible_and_more_bits_help(codec, data):
   found, clips = {}, read_clips(data, 8)
   seconds = sum(map(len, clips)) / 16_000

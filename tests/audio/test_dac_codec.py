@@ -72,6 +72,7 @@ def test_codes_and_wave_of_the_test_codec_are_not_trivial():
 
 
 # Seldom other sizes, as each shape compiles anew; at 30 the first frames are out, at 5 none are.
+@pytest.mark.slow
 @given(sizes=st.lists(st.sampled_from([5, 30, 35]), min_size=1, max_size=3))
 @settings(max_examples=5, deadline=None)
 def test_chunks_give_the_codes_and_the_wave_of_the_whole(sizes):
