@@ -86,7 +86,8 @@ def encode(
     x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length.
     bitrate: one of `codec.bitrates` in bit/s; None for the highest. Static under jit.
     length: int `[batch]`, the samples of each row, for rows that are padded to one shape; their
-      codes are those of each row alone, and -1 after its end. None: all rows are `time` long.
+      codes are those of each row alone, and -1 after its end. `ScaledCodes` then have the frames of
+      whole segments, -1 where there are none. None: all rows are `time` long.
 
   Returns:
     int32 `[batch, frames, codebooks]`; for a codec that normalises loudness, `ScaledCodes` of
@@ -102,7 +103,7 @@ def encode(
     codes = jnp.zeros((x.shape[0], 0, num_codebooks), jnp.int32)
     return ScaledCodes(codes, jnp.zeros((x.shape[0], 0))) if codec.module.scaled else codes
   codes = _apply(codec, "encode", F.absent_as_zero(x, length), num_codebooks, length)
-  if length is None:
+  if length is None or isinstance(codes, ScaledCodes):
     return codes
   there = jnp.arange(codes.shape[1]) < -(-length // codec.hop_length)[:, None]
   return jnp.where(there[..., None], codes, -1)
@@ -134,8 +135,7 @@ def decode(
     y = jnp.zeros((array.shape[0], 0, codec.channels))
   else:
     codes = codes._replace(codes=array) if isinstance(codes, ScaledCodes) else array
-    frames = None if rows is None else -(-rows // codec.hop_length)
-    y = _apply(codec, "decode", codes, frames)
+    y = _apply(codec, "decode", codes, rows)
   if rows is not None:
     return F.absent_as_zero(y, rows)
   if length is not None and not 0 <= length <= y.shape[1]:

@@ -218,7 +218,7 @@ def test_segments_are_coded_alone_and_joined_by_their_weights(length):
   scales = np.concatenate([p.scales for p in parts], axis=1)
   np.testing.assert_allclose(codes.scales, scales, rtol=1e-6)
   waves = [np.asarray(decode(alone, part)) for part in parts]
-  triangle = 0.5 - np.abs(np.arange(1, 1 + waves[0].shape[1]) / (1 + waves[0].shape[1]) - 0.5)
+  triangle = 0.5 - np.abs(np.arange(1, 61) / 61 - 0.5)
   total, weights = np.zeros((2, length + 60, 2)), np.zeros((length + 60, 1))
   for i, wave in enumerate(waves):
     there, weight = slice(48 * i, 48 * i + wave.shape[1]), triangle[: wave.shape[1], None]
@@ -433,9 +433,26 @@ def test_wrong_lengths_are_named():
   codec, x = codec_of("zero"), signal(2, 60)
   with pytest.raises(ValueError, match=r"length must be integers \[2\], got int32\[3\]"):
     jaxcodec.encode(codec, x, length=np.array([1, 2, 3], np.int32))
-  segmented = codec_of("segmented")
-  with pytest.raises(ValueError, match="code rows of one length"):
-    jaxcodec.encode(segmented, signal(2, 60, 2), length=np.array([1, 2]))
+
+
+def test_rows_of_their_own_lengths_are_cut_into_segments_as_if_alone():
+  """49 and 106 end within an overlap, so that the segment before is short too."""
+  codec, lengths = codec_of("segmented"), [0, 1, 49, 60, 106, 130]
+  x = signal(6, 130, 2, seed=6)
+  coded = encode_rows(codec, x, np.array(lengths))
+  assert coded.codes.shape == (6, 30, 4)
+  waves = decode_rows(codec, coded, np.array(lengths))
+  for row, length in enumerate(lengths):
+    alone = encode(codec, x[row : row + 1, :length])
+    sizes = codec.module.segment_sizes(length)
+    parts = [coded.codes[row, 10 * i : 10 * i + size] for i, size in enumerate(sizes)]
+    np.testing.assert_array_equal(np.concatenate([*parts, alone.codes[0, :0]]), alone.codes[0])
+    assert (coded.codes[row] >= 0).all(axis=-1).sum() == sum(sizes)
+    np.testing.assert_allclose(coded.scales[row, : len(sizes)], alone.scales[0], rtol=1e-6)
+    assert not coded.scales[row, len(sizes) :].any()
+    wave = decode(codec, alone, length=length)[0]
+    np.testing.assert_allclose(waves[row, :length], wave, atol=1e-5)
+    assert not waves[row, length:].any()
 
 
 def test_a_stream_may_end_with_an_empty_chunk():

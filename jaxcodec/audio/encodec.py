@@ -132,7 +132,8 @@ class Encodec(SoundCodec):
     """As `SoundCodec.encode`; `ScaledCodes` if the codec has segments."""
     if not self.segment_length:
       return super().encode(x, num_codebooks, length)
-    _require_whole(length)
+    if length is not None:
+      return self._encode_rows(x, num_codebooks, length)
     starts = range(0, x.shape[1], self.segment_stride)
     segments = [x[:, start : start + self.segment_length] for start in starts]
     # At most the last two are short.
@@ -149,7 +150,8 @@ class Encodec(SoundCodec):
     """As `SoundCodec.decode`, with `F * hop_length` samples or what the segments cover."""
     if not self.segment_length:
       return super().decode(codes, length)
-    _require_whole(length)
+    if length is not None:
+      return self._decode_rows(codes, length)
     codes, scales = codes
     batch, frames, stages = codes.shape
     split = self.segment_split(frames, scales.shape[1])
@@ -166,41 +168,73 @@ class Encodec(SoundCodec):
     parts = [self._decode_segments(*group) for group in groups]
     if len(split) == 1:
       return parts[0][:, 0]
-    longest = parts[0].shape[2]
-    parts = [jnp.pad(p, ((0, 0), (0, 0), (0, longest - p.shape[2]), (0, 0))) for p in parts]
+    whole = self.segment_frames * self.hop_length
+    parts = [jnp.pad(p, ((0, 0), (0, 0), (0, whole - p.shape[2]), (0, 0))) for p in parts]
     sizes = [size * self.hop_length for size in split]
     length = (len(split) - 1) * self.segment_stride + sizes[-1]
     return F.overlap_add(jnp.concatenate(parts, axis=1), self.segment_stride, length, sizes)
 
-  def _encode_segments(self, x, num_codebooks: int) -> ScaledCodes:
-    """[B, S, N, C] -> codes [B, S, F, Q] and scales [B, S]."""
-    scales = jnp.sqrt(jnp.mean(jnp.mean(x, axis=-1) ** 2, axis=-1)) + 1e-8
+  def _encode_rows(self, x, num_codebooks: int, length) -> ScaledCodes:
+    """As `encode`, every segment filled up to a whole one and each row as long as it is."""
+    count = -(-x.shape[1] // self.segment_stride)
+    end = (count - 1) * self.segment_stride + self.segment_length
+    x = jnp.pad(x, ((0, 0), (0, end - x.shape[1]), (0, 0)))
+    starts = [i * self.segment_stride for i in range(count)]
+    segments = jnp.stack([x[:, i : i + self.segment_length] for i in starts], axis=1)
+    sizes = self._sizes_of_rows(length, count)
+    # Of a segment that no sample lies in something is coded all the same, and dropped.
+    coded = self._encode_segments(segments, num_codebooks, jnp.maximum(sizes, 1))
+    frames = -(-sizes // self.hop_length)
+    there = jnp.arange(self.segment_frames) < frames[..., None]
+    codes = jnp.where(there[..., None], coded.codes, -1)
+    scales = jnp.where(sizes > 0, coded.scales, 0)
+    return ScaledCodes(codes.reshape(x.shape[0], -1, num_codebooks), scales)
 
-    def encode(x):
-      return self.quantizer.encode(self.encoder(x)[0], num_codebooks)
+  def _decode_rows(self, coded: ScaledCodes, length):
+    """Inverse of `_encode_rows`, with the samples that whole segments cover."""
+    codes, scales = coded
+    count = scales.shape[1]
+    if codes.shape[1] != count * self.segment_frames:
+      raise ValueError(f"{count} scales for {codes.shape[1]} frames: rows have whole segments")
+    frames = -(-self._sizes_of_rows(length, count) // self.hop_length)
+    codes = codes.reshape(codes.shape[0], count, self.segment_frames, codes.shape[2])
+    segments = self._decode_segments(codes, scales, jnp.maximum(frames, 1))
+    end = (count - 1) * self.segment_stride + self.segment_frames * self.hop_length
+    return F.overlap_add(segments, self.segment_stride, end, frames * self.hop_length)
 
-    codes = _map_segments(encode, x / scales[..., None, None])
-    return ScaledCodes(codes, scales)
+  def _sizes_of_rows(self, length, count: int):
+    """Samples [B, S] of each of `count` segments of rows of `length` [B]."""
+    starts = jnp.arange(count) * self.segment_stride
+    return jnp.clip(length[:, None] - starts, 0, self.segment_length)
 
-  def _decode_segments(self, codes, scales):
-    """Codes [B, S, F, Q] and scales [B, S] -> [B, S, F * hop_length, C]."""
+  def _encode_segments(self, x, num_codebooks: int, sizes=None) -> ScaledCodes:
+    """[B, S, N, C] -> codes [B, S, F, Q] and scales [B, S]; `sizes` [B, S] in samples."""
+    power = jnp.mean(x, axis=-1) ** 2
+    power = power.mean(axis=-1) if sizes is None else power.sum(axis=-1) / sizes
+    scales = jnp.sqrt(power) + 1e-8
 
-    def decode(codes):
-      return self.decoder(self.quantizer.decode(codes))[0]
+    def encode(x, length):
+      z, _ = self.encoder(x, None, True, length)
+      return self.quantizer.encode(z, num_codebooks)
 
-    return _map_segments(decode, codes) * scales[..., None, None]
+    return ScaledCodes(_map_segments(encode, x / scales[..., None, None], sizes), scales)
+
+  def _decode_segments(self, codes, scales, frames=None):
+    """Codes [B, S, F, Q] and scales [B, S] -> [B, S, F * hop_length, C]; `frames` [B, S]."""
+
+    def decode(codes, length):
+      return self.decoder(self.quantizer.decode(codes), None, True, length)[0]
+
+    return _map_segments(decode, codes, frames) * scales[..., None, None]
 
 
-def _require_whole(length):
-  if length is not None:
-    raise ValueError("a codec with segments normalises over all of each: code rows of one length")
-
-
-def _map_segments(function, x):
+def _map_segments(function, x, lengths=None):
   """`function` over the first two axes of `x` as one batch, in groups of bounded size."""
   rows = x.reshape(-1, *x.shape[2:])
-  groups = [
-    function(rows[i : i + _SEGMENTS_AT_ONCE]) for i in range(0, rows.shape[0], _SEGMENTS_AT_ONCE)
-  ]
+  lengths = None if lengths is None else lengths.reshape(-1)
+  groups = []
+  for i in range(0, rows.shape[0], _SEGMENTS_AT_ONCE):
+    part = slice(i, i + _SEGMENTS_AT_ONCE)
+    groups.append(function(rows[part], None if lengths is None else lengths[part]))
   y = jnp.concatenate(groups)
   return y.reshape(*x.shape[:2], *y.shape[1:])

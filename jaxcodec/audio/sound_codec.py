@@ -87,7 +87,8 @@ class SoundCodec(nn.Module):
     return self.encode_chunk(x, None, num_codebooks, final=True, length=length)[0]
 
   def decode(self, codes, length=None):
-    """[B, F, Q] -> [B, F * hop_length, C]; `length` [B] counts the frames of each row."""
+    """[B, F, Q] -> [B, F * hop_length, C]; `length` [B] counts the samples of each row."""
+    length = None if length is None else -(-length // self.hop_length)
     return self.decode_chunk(codes, None, final=True, length=length)[0]
 
   def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
