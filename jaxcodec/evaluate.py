@@ -25,16 +25,15 @@ from jaxcodec.errors import CodecError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-  """One file through one system; what is not defined for it is `nan`.
+class Measures:
+  """What a system made of some sound; what is not defined for it is `nan`.
 
   Attributes:
     system: name of the codec or program.
     bitrate: what was asked for, bit/s.
-    file: path of the recording.
     sample_rate: Hz, at which it was measured.
     seconds: duration.
-    num_bytes: size of the coded file.
+    num_bytes: size of what was coded.
     kbps: 1000 bit/s, of that size.
     si_sdr: dB.
     mel_distance: `metrics.mel_distance`.
@@ -47,7 +46,6 @@ class Score:
 
   system: str
   bitrate: float
-  file: str
   sample_rate: int
   seconds: float
   num_bytes: int
@@ -62,31 +60,30 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Summary:
+class Score(Measures):
+  """One file through one system.
+
+  Attributes:
+    file: path of the recording.
+  """
+
+  file: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary(Measures):
   """All files through one system.
 
   `kbps` is of all bytes over all seconds and the speeds are of all seconds over all time; the
   measures are means over the files where they are defined.
 
   Attributes:
+    files: how many.
     codebook_used: share of the entries that occurred, per codebook; None without codebooks.
     perplexity: of the codes of all files together, per codebook; None without codebooks.
   """
 
-  system: str
-  bitrate: float
-  sample_rate: int
   files: int
-  seconds: float
-  num_bytes: int
-  kbps: float
-  si_sdr: float
-  mel_distance: float
-  stft_distance: float
-  stoi: float
-  pesq: float
-  encode_speed: float
-  decode_speed: float
   codebook_used: tuple[float, ...] | None
   perplexity: tuple[float, ...] | None
 

@@ -22,24 +22,17 @@ class Dac(SoundCodec):
   """A neural sound codec of the DAC family.
 
   Attributes:
-    sample_rate, bitrates: as in `SoundCodec`.
+    sample_rate, bitrates, num_codebooks, codebook_size: as in `SoundCodec`.
     net: shape of encoder and decoder.
-    num_codebooks, codebook_size, codebook_features: stages of the quantizer, entries of each and
-      dimensions of an entry.
+    codebook_features: dimensions of an entry.
   """
 
   net: DacConfig
-  num_codebooks: int
-  codebook_size: int
   codebook_features: int = 8
 
   @property
   def hop_length(self) -> int:
     return math.prod(self.net.strides)
-
-  @property
-  def codebook_sizes(self) -> tuple[int, ...]:
-    return (self.codebook_size,) * self.num_codebooks
 
   @property
   def causal(self) -> bool:

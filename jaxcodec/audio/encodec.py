@@ -39,16 +39,13 @@ class Encodec(SoundCodec):
   """A neural sound codec of the EnCodec family.
 
   Attributes:
-    sample_rate, bitrates: as in `SoundCodec`.
+    sample_rate, bitrates, num_codebooks, codebook_size: as in `SoundCodec`.
     net: shape of encoder and decoder.
-    num_codebooks, codebook_size: stages of the quantizer, and entries of each.
     segment_length, segment_stride: samples of a segment and between starts, each segment divided
       by its root mean square; 0 for no segments.
   """
 
   net: SEANetConfig
-  num_codebooks: int
-  codebook_size: int
   segment_length: int = 0
   segment_stride: int = 0
 
@@ -59,10 +56,6 @@ class Encodec(SoundCodec):
   @property
   def hop_length(self) -> int:
     return math.prod(self.net.strides)
-
-  @property
-  def codebook_sizes(self) -> tuple[int, ...]:
-    return (self.codebook_size,) * self.num_codebooks
 
   @property
   def segment_frames(self) -> int:

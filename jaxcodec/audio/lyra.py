@@ -78,9 +78,8 @@ class Lyra(SoundCodec):
   """The float form of Lyra V2; with the released weights it is their dequantized form.
 
   Attributes:
-    sample_rate, bitrates: as in `SoundCodec`.
+    sample_rate, bitrates, num_codebooks, codebook_size: as in `SoundCodec`.
     net: shape of encoder and decoder.
-    num_codebooks, codebook_size: stages of the quantizer, and entries of each.
   """
 
   sample_rate: int = 16_000
@@ -92,10 +91,6 @@ class Lyra(SoundCodec):
   @property
   def hop_length(self) -> int:
     return math.prod(self.net.strides)
-
-  @property
-  def codebook_sizes(self) -> tuple[int, ...]:
-    return (self.codebook_size,) * self.num_codebooks
 
   @property
   def causal(self) -> bool:

@@ -84,14 +84,12 @@ class Mimi(SoundCodec):
   """A neural speech codec of the Mimi family.
 
   Attributes:
-    sample_rate, bitrates: as in `SoundCodec`.
+    sample_rate, bitrates, num_codebooks, codebook_size: as in `SoundCodec`.
     config: shape of the halves.
-    num_codebooks, codebook_size, codebook_features: see `SplitRVQ`.
+    codebook_features: size of an entry.
   """
 
   config: MimiConfig
-  num_codebooks: int
-  codebook_size: int
   codebook_features: int
 
   @property
@@ -101,10 +99,6 @@ class Mimi(SoundCodec):
   @property
   def hop_length(self) -> int:
     return math.prod(self.config.net.strides) * self.config.stride
-
-  @property
-  def codebook_sizes(self) -> tuple[int, ...]:
-    return (self.codebook_size,) * self.num_codebooks
 
   @property
   def causal(self) -> bool:

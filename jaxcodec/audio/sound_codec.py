@@ -16,10 +16,13 @@ class SoundCodec(nn.Module):
   Attributes:
     sample_rate: Hz.
     bitrates: bit/s on offer before entropy coding, rising.
+    num_codebooks, codebook_size: codebooks at the highest rate, and entries of each.
   """
 
   sample_rate: int
   bitrates: tuple[int, ...]
+  num_codebooks: int
+  codebook_size: int
 
   @property
   def channels(self) -> int:
@@ -33,7 +36,7 @@ class SoundCodec(nn.Module):
   @property
   def codebook_sizes(self) -> tuple[int, ...]:
     """Entries of each codebook at the highest rate."""
-    raise NotImplementedError
+    return (self.codebook_size,) * self.num_codebooks
 
   @property
   def causal(self) -> bool:

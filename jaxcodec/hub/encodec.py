@@ -10,7 +10,7 @@ import numpy as np
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub.checkpoint import Tensors, read_config
+from jaxcodec.hub.checkpoint import Tensors, check_like, read_config
 from jaxcodec.hub.seanet import seanet_decoder, seanet_encoder
 from jaxcodec.layers.conv import Norm
 from jaxcodec.layers.seanet import SEANetConfig
@@ -122,27 +122,25 @@ def read_module(config: dict[str, Any]) -> Encodec:
 
 
 def _check_type(key: str, value, default) -> None:
-  # A bool is an int to Python; a ratio of 2.0 would be a shape's size.
+  # A bool is an int to Python.
   number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  whole = isinstance(value, int) and number
+  what = f"EnCodec configuration: {key}"
   if key == "chunk_length_s":
     good = value is None or (number and 1e-3 <= value < 1e4)
   elif key == "overlap":  # More than half, and three segments would meet.
     good = value is None or (number and 0 <= value <= 0.5)
   elif key == "codebook_dim":
-    good = value is None or whole
-  elif isinstance(default, list):
-    kinds = int if isinstance(default[0], int) else (int, float)
+    good = value is None or (isinstance(value, int) and number)
+  elif key == "target_bandwidths":
     good = isinstance(value, list) and 0 < len(value) < 100
-    good = good and all(isinstance(v, kinds) and 0 < v < 1e4 for v in value)
-  elif isinstance(default, bool):
-    good = isinstance(value, bool)
-  elif isinstance(default, int):
-    good = whole and (1 if key != "codebook_size" else 2) <= value < 10**7
+    good = good and all(isinstance(v, (int, float)) and 0 < v < 1e4 for v in value)
+  elif isinstance(default, (list, bool, int)):
+    check_like(value, default, what)
+    good = key != "codebook_size" or value > 1
   else:
     good = isinstance(value, type(default))
   if not good:
-    raise CodecError(f"EnCodec configuration: {key} cannot be {value!r}")
+    raise CodecError(f"{what} cannot be {value!r}")
 
 
 def _codebooks(tensors: Tensors, module: Encodec):

@@ -100,6 +100,8 @@ def read_module(config: dict[str, Any]) -> Mimi:
       raise CodecError(f"Mimi configuration: {key} {given[key]!r} is not supported")
   if width % (2 * heads) or rope.get("rope_type", "default") != "default":
     raise CodecError("Mimi configuration: its attention is not supported")
+  if config["codebook_size"] < 2:
+    raise CodecError("Mimi configuration: codebook_size must be 2 or more")
   if config["num_quantizers"] < 2 or not isinstance(base, (int, float)) or not base > 1:
     raise CodecError("Mimi configuration: num_quantizers or rope_theta is out of range")
   net = SEANetConfig(

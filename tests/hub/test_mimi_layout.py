@@ -144,6 +144,7 @@ def test_a_weight_too_many_or_of_another_shape_is_named(tmp_path):
     ({"upsample_groups": 1}, "upsample_groups"),
     ({"num_key_value_heads": 1}, "num_key_value_heads"),
     ({"num_quantizers": 1}, "num_quantizers"),
+    ({"codebook_size": 1}, "codebook_size"),
     ({"num_quantizers": "3"}, "num_quantizers"),
     ({"upsampling_ratios": [4, 2.0]}, "upsampling_ratios"),
     ({"frame_rate": 50}, "frame_rate"),
