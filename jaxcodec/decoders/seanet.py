@@ -5,6 +5,7 @@ Source: EnCodec, https://arxiv.org/abs/2210.13438, section 3.1; modules/seanet.p
 
 import flax.linen as nn
 
+from jaxcodec import functional as F
 from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.seanet import ResidualBlock, SEANetConfig
 
@@ -24,9 +25,9 @@ class SEANetDecoder(nn.Module):
       x = run(config.lstm("lstm"), x)
     for i, stride in enumerate(reversed(config.strides)):
       width //= 2
-      x = run(config.conv_transpose(width, stride, f"up_{i}"), nn.elu(x))
+      x = run(config.conv_transpose(width, stride, f"up_{i}"), F.elu(x))
       for j in range(config.num_residual_layers):
         block = ResidualBlock(config, config.dilation_base**j, name=f"residual_{i}_{j}")
         x = run(block, x)
-    x = run(config.conv(config.channels, config.last_kernel_size, "conv_out"), nn.elu(x))
+    x = run(config.conv(config.channels, config.last_kernel_size, "conv_out"), F.elu(x))
     return x, run.after

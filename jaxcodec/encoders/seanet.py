@@ -5,6 +5,7 @@ Source: EnCodec, https://arxiv.org/abs/2210.13438, section 3.1; modules/seanet.p
 
 import flax.linen as nn
 
+from jaxcodec import functional as F
 from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.seanet import ResidualBlock, SEANetConfig
 
@@ -24,8 +25,8 @@ class SEANetEncoder(nn.Module):
         block = ResidualBlock(config, config.dilation_base**j, name=f"residual_{i}_{j}")
         x = run(block, x)
       width *= 2
-      x = run(config.conv(width, 2 * stride, f"down_{i}", stride=stride), nn.elu(x))
+      x = run(config.conv(width, 2 * stride, f"down_{i}", stride=stride), F.elu(x))
     if config.num_lstm_layers:
       x = run(config.lstm("lstm"), x)
-    x = run(config.conv(config.dimension, config.last_kernel_size, "conv_out"), nn.elu(x))
+    x = run(config.conv(config.dimension, config.last_kernel_size, "conv_out"), F.elu(x))
     return x, run.after

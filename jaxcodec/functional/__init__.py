@@ -1,6 +1,6 @@
 """The arithmetic of codecs as pure functions over arrays; no Flax."""
 
-from jaxcodec.functional.activation import snake as snake
+from jaxcodec.functional.activation import elu as elu, snake as snake
 from jaxcodec.functional.attention import rotary as rotary, window_attention as window_attention
 from jaxcodec.functional.conv import (
   PadMode as PadMode,

@@ -76,8 +76,8 @@ class ResidualBlock(nn.Module):
     inner = config.conv(
       width // config.compress, config.residual_kernel_size, "conv_0", dilation=self.dilation
     )
-    y = run(inner, nn.elu(x))
-    y = run(config.conv(width, 1, "conv_1"), nn.elu(y))
+    y = run(inner, F.elu(x))
+    y = run(config.conv(width, 1, "conv_1"), F.elu(y))
     if config.conv_shortcut:
       x = run(config.conv(width, 1, "shortcut"), x)
     return (x + y if config.causal else run.add(x, y)), run.after

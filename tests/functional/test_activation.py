@@ -5,6 +5,15 @@ import numpy as np
 from jaxcodec import functional as F
 
 
+def test_elu_is_the_exponential_below_zero():
+  x = np.float32([-100, -3, -0.5, -1e-3, -0.0, 0.0, 1e-3, 2, 1e30])
+  want = np.where(x > 0, x, np.expm1(np.minimum(x, 0).astype(np.float64)))
+  np.testing.assert_allclose(F.elu(x), want, atol=1e-7)
+  slope = jax.vmap(jax.grad(F.elu))(x)
+  np.testing.assert_allclose(slope, np.where(x > 0, 1, np.exp(x)), atol=1e-7)
+  assert F.elu(jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
 def test_snake_is_a_ramp_and_a_squared_sine():
   rng = np.random.default_rng(0)
   x = 4 * rng.normal(size=(2, 50, 3)).astype(np.float32)

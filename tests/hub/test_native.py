@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import draw_params
 from safetensors.numpy import load_file, save_file
 
 import jaxcodec
@@ -22,7 +23,7 @@ def tiny(segmented=False):
     net = dataclasses.replace(net, causal=False, norm="time_group")
     module = dataclasses.replace(module, net=net, segment_length=60, segment_stride=48)
   x = jnp.zeros((1, 60, 1))
-  params = jax.jit(module.init)(jax.random.key(0), x)["params"]
+  params = draw_params(module, x)
   prior = jnp.arange(32, dtype=jnp.int32).reshape(2, 16)
   return jaxcodec.Codec(module=module, params=params, prior=prior, name="tiny")
 

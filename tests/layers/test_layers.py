@@ -1,10 +1,10 @@
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import draw_params
 
 from jaxcodec import functional as F
 from jaxcodec.decoders.seanet import SEANetDecoder
@@ -20,15 +20,8 @@ def normal(*shape, seed=0):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def with_random(params):
-  """The parameters plus noise, so that no bias is zero and no norm trivial."""
-  leaves, tree = jax.tree.flatten(params)
-  noisy = [leaf + 0.1 * normal(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
-  return jax.tree.unflatten(tree, noisy)
-
-
 def init(layer, x):
-  return with_random(jax.jit(layer.init)(jax.random.key(0), x))
+  return {"params": draw_params(layer, x)}
 
 
 def test_conv1d_is_the_function_with_its_parameters():
@@ -90,9 +83,10 @@ def test_a_norm_over_time_leaves_out_what_lies_past_a_rows_length():
     ConvTranspose1d(4, 4, 2, causal=False, norm="time_group"),
   ):
     variables = init(layer, x)
-    got, _ = layer.apply(variables, x, length=np.array([5, 9]))
+    apply = jax.jit(layer.apply)
+    got, _ = apply(variables, x, length=np.array([5, 9]))
     for row, length in enumerate([5, 9]):
-      alone, _ = layer.apply(variables, x[row : row + 1, :length])
+      alone, _ = apply(variables, x[row : row + 1, :length])
       np.testing.assert_allclose(got[row : row + 1, : alone.shape[1]], alone, atol=1e-6)
 
 
@@ -116,8 +110,8 @@ def test_residual_block_adds_two_convolutions_to_its_shortcut(conv_shortcut):
   variables = init(block, x)
   params = {k: (v["kernel"], v["bias"]) for k, v in variables["params"].items()}
   assert params["conv_0"][0].shape == (3, 4, 2)
-  y, _ = F.causal_conv(nn.elu(x), *params["conv_0"], dilation=2, pad_mode="reflect")
-  y, _ = F.causal_conv(nn.elu(y), *params["conv_1"])
+  y, _ = F.causal_conv(F.elu(x), *params["conv_0"], dilation=2, pad_mode="reflect")
+  y, _ = F.causal_conv(F.elu(y), *params["conv_1"])
   skip = F.causal_conv(x, *params["shortcut"])[0] if conv_shortcut else x
   assert ("shortcut" in params) == conv_shortcut
   np.testing.assert_allclose(block.apply(variables, x)[0], skip + y, atol=1e-6)
