@@ -12,9 +12,11 @@ def nearest_code(z: jax.Array, codebook: jax.Array) -> jax.Array:
   z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
   inner = jnp.matmul(z, codebook.T, precision=jax.lax.Precision.HIGHEST)
   distance = jnp.sum(codebook**2, axis=-1) - 2 * inner
-  # Two passes rather than argmin: XLA on CPU vectorises a minimum, not a (value, index) reduction.
-  entry = jax.lax.broadcasted_iota(jnp.int32, distance.shape, 1)
-  is_nearest = distance == distance.min(axis=-1, keepdims=True)
+  # Two passes rather than argmin: XLA on CPU vectorises a minimum of floats, not of integers nor of
+  # pairs. Floats count to 2^24.
   num_entries = codebook.shape[0]
-  first = jnp.where(is_nearest, entry, num_entries).min(axis=-1)
+  count = jnp.float32 if num_entries < 1 << 24 else jnp.int32
+  entry = jax.lax.broadcasted_iota(count, distance.shape, 1)
+  is_nearest = distance == distance.min(axis=-1, keepdims=True)
+  first = jnp.where(is_nearest, entry, num_entries).min(axis=-1).astype(jnp.int32)
   return jnp.where(first < num_entries, first, 0)
