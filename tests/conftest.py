@@ -11,6 +11,8 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# There is a worker for every core: more threads of OpenMP (PyTorch) would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 _EIGHT = "--xla_force_host_platform_device_count=8"
 if "device_count" not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT}".strip()

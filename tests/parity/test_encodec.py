@@ -15,14 +15,19 @@ pytest.importorskip("transformers", reason="transformers comes with the parity e
 import encodec_reference  # noqa: E402 - it imports torch.
 from reference import count_ties, euclidean, signal  # noqa: E402
 
-pytestmark = pytest.mark.parity
-
 LENGTHS = ("1", "hop-1", "hop", "hop+1", "3.37 s")
 BANDWIDTHS = {
   "24khz": (1.5, 3.0, 6.0, 12.0, 24.0),
   "32khz": (2.2,),
   "48khz": (3.0, 6.0, 12.0, 24.0),
 }
+
+pytestmark = pytest.mark.parity
+# The cases of a configuration share a worker, as making the reference takes long.
+EACH = pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=pytest.mark.xdist_group(f"encodec-{name}")) for name in BANDWIDTHS],
+)
 
 encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 decode = jax.jit(jaxcodec.decode)
@@ -76,7 +81,7 @@ def stages_of(model):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", BANDWIDTHS)
+@EACH
 def test_codes_scales_and_wave_equal_the_reference(pair, name, length):
   model, codec = pair(name)
   num_samples = samples(model, length)
@@ -120,7 +125,7 @@ def compare_waves(model, codec, answer, want):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", encodec_reference.CONFIGS)
+@EACH
 def test_codes_scales_and_wave_of_half_a_minute_equal_the_reference(pair, name):
   """Of every bandwidth the codes; the decoder has no part that depends on it."""
   model, codec = pair(name)
@@ -151,7 +156,7 @@ def test_codes_of_a_last_segment_within_the_overlap_equal_the_reference(pair):
   assert decode(codec, got).shape == (1, 47_520 + 320, 2)
 
 
-@pytest.mark.parametrize("name", encodec_reference.CONFIGS)
+@EACH
 def test_the_reference_uses_its_codebooks(pair, name):
   """Were a few entries to win always, equal codes would say little."""
   model, codec = pair(name)
