@@ -44,10 +44,12 @@ def test_a_recording_goes_to_a_file_and_back(capsys, tmp_path, talk):
   status, out, _ = call(capsys, "info", coded, "--json")
   facts = json.loads(out)
   assert status == 0
-  assert facts["codec"] == "speech-16khz"
-  assert facts["samples"] == 8_000
   assert facts["bytes"] == coded.stat().st_size
-  assert facts["nominal_kbps"] == 3.0
+  (stream,) = facts["streams"]
+  assert stream["codec"] == "speech-16khz"
+  assert stream["samples"] == 8_000
+  assert stream["bytes"] == coded.stat().st_size
+  assert stream["nominal_kbps"] == 3.0
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "opus", "aiff"])
@@ -160,7 +162,7 @@ def test_a_file_of_exactly_one_block_is_resampled_to_its_end(capsys, tmp_path):
   soundfile.write(tmp_path / "ten.wav", np.zeros(80_000), 8_000)
   assert call(capsys, "encode", tmp_path / "ten.wav", tmp_path / "ten.jxc")[0] == 0
   out = call(capsys, "info", tmp_path / "ten.jxc", "--json")[1]
-  assert json.loads(out)["samples"] == 160_000
+  assert json.loads(out)["streams"][0]["samples"] == 160_000
 
 
 def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, talk):

@@ -16,6 +16,7 @@ from jaxcodec.bottlenecks import FactorizedRVQ
 from jaxcodec.decoders.dac import DacDecoder
 from jaxcodec.encoders.dac import DacEncoder
 from jaxcodec.layers.dac import DacConfig
+from jaxcodec.layers.reach import Reach
 
 
 class Dac(SoundCodec):
@@ -37,6 +38,10 @@ class Dac(SoundCodec):
   @property
   def causal(self) -> bool:
     return False
+
+  @property
+  def decoder_reach(self) -> Reach:
+    return self.net.decoder_reach
 
   def setup(self):
     self.encoder = DacEncoder(self.net)
