@@ -41,6 +41,7 @@ __all__ = [
   "read_chunks",
   "read_header",
   "read_layout",
+  "record_crc",
   "write",
 ]
 
@@ -82,7 +83,7 @@ def encode_chunk(
   if len(coded) >= bits.packed_bytes(shape, widths):
     coded, coder = bits.pack(codes, widths), _PACKED
   body = bytes([coder]) + _scale_bytes(described, shape, scales) + coded
-  return body + _record_crc(body, header_bytes(header)[-4:], stream, index)
+  return body + record_crc(body, header_bytes(header)[-4:], stream, index)
 
 
 def write(header: Header, records: Iterable[bytes]) -> bytes:
@@ -170,7 +171,7 @@ def join(files: Sequence[bytes], metadata: Mapping[str, str] | None = None) -> b
     for stream, described in enumerate(layout.header.streams):
       for index in range(described.num_chunks):
         body = _checked_record(memoryview(data), layout, stream, index)
-        records.append(bytes(body) + _record_crc(body, crc, place, index))
+        records.append(bytes(body) + record_crc(body, crc, place, index))
       place += 1
   return write(header, records)
 
@@ -189,7 +190,7 @@ def _checked_record(view, layout: Layout, stream: int, index: int) -> memoryview
   """Coder and payload of a chunk whose checksum holds."""
   start, end = (int(at) for at in layout.starts[stream][index : index + 2])
   body = view[start : end - 4]
-  if view[end - 4 : end] != _record_crc(body, layout.crc, stream, index):
+  if view[end - 4 : end] != record_crc(body, layout.crc, stream, index):
     raise CodecError(f"{_name(layout, stream, index)} is damaged (checksum)")
   return body
 
@@ -241,7 +242,7 @@ def _scale_bytes(stream: Stream, shape, scales):
   return stored.tobytes()
 
 
-def _record_crc(body, header_crc: bytes, stream: int, index: int) -> bytes:
+def record_crc(body, header_crc: bytes, stream: int, index: int) -> bytes:
   """Checksum of a record, seeded with its file's header and its place in the file."""
   place = stream.to_bytes(4, "little") + index.to_bytes(8, "little")
   return crc_bytes(
