@@ -99,6 +99,7 @@ def _encode(options: argparse.Namespace) -> None:
 def _decode(options: argparse.Namespace) -> None:
   data = _read(options.input)
   _check_output(options.output, options.force)
+  from jaxcodec import atomic
   from jaxcodec.audio import files
 
   path = pathlib.Path("stdout.wav" if options.output == "-" else options.output)
@@ -116,7 +117,7 @@ def _decode(options: argparse.Namespace) -> None:
     files.write_sound(sound, "WAV", blocks, rate, channels)
     sys.stdout.buffer.write(sound.getvalue())
   else:
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
       files.write_sound(temporary, kind, blocks, rate, channels)
   speed = seconds / (time.monotonic() - start)
   name = _name(options.output, "stdout")
@@ -338,10 +339,9 @@ def _evaluate(options: argparse.Namespace) -> None:
   if options.json == "-":
     print(text)
   elif options.json:
-    from jaxcodec.audio.files import replacing
+    from jaxcodec import atomic
 
-    with replacing(pathlib.Path(options.json)) as temporary:
-      temporary.write_text(text + "\n", encoding="utf-8")
+    atomic.write(pathlib.Path(options.json), f"{text}\n".encode())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -466,10 +466,9 @@ def _write(path: str, data: bytes) -> None:
   if path == "-":
     sys.stdout.buffer.write(data)
     return
-  from jaxcodec.audio.files import replacing
+  from jaxcodec import atomic
 
-  with replacing(pathlib.Path(path)) as temporary:
-    temporary.write_bytes(data)
+  atomic.write(pathlib.Path(path), data)
 
 
 def _check_output(path: str, force: bool) -> None:
