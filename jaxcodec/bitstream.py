@@ -85,6 +85,7 @@ def decompress(
   for block in blocks:
     y[:, at : at + block.shape[1]] = block
     at += block.shape[1]
+  assert at == y.shape[1]
   return y
 
 

@@ -60,11 +60,13 @@ class Dac(SoundCodec):
 
   def decode_chunk(self, codes, state, *, final: bool, length=None):
     """As `SoundCodec.decode_chunk`; zeros stand for samples that odd strides lose at the end."""
+    frames = codes.shape[1]
     y, state = super().decode_chunk(codes, state, final=final, length=length)
     if not final:
       return y, state
     if length is not None:
-      y = F.absent_as_zero(y, length * self.hop_length - self.net.missing)
+      # Counted from the end: before it stands what earlier chunks still owed.
+      y = F.absent_as_zero(y, y.shape[1] - (frames - length) * self.hop_length)
     return jnp.pad(y, ((0, 0), (0, self.net.missing), (0, 0))), state
 
 

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from hostile import mutate
 from hypothesis import given, settings, strategies as st
 
 from jaxcodec.entropy import adaptive, bits, container
@@ -315,30 +316,6 @@ def test_chunks_of_other_places_and_files_are_found():
       read_all(container.write(other, records))
 
 
-def mutate(file, rng):
-  """A file that differs from `file`, in one of the ways that files go wrong."""
-  bad, at = bytearray(file), int(rng.integers(len(file)))
-  match rng.integers(6):
-    case 0:  # A burst of flipped bits.
-      for _ in range(rng.integers(1, 6)):
-        bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
-    case 1:
-      del bad[at:]
-    case 2:
-      bad[at:at] = rng.bytes(rng.integers(1, 20))
-    case 3:
-      del bad[at : at + rng.integers(1, 20)]
-    case 4:  # Random bytes, with a valid start or without.
-      keep = int(rng.integers(0, 60))
-      bad = bytearray(file[:keep] + rng.bytes(rng.integers(1, 200)))
-    case 5:  # A part moved somewhere else.
-      part = bad[at : at + 30]
-      del bad[at : at + 30]
-      to = int(rng.integers(len(bad) + 1))
-      bad[to:to] = part
-  return bytes(bad)
-
-
 def test_mutations_raise_soon_and_within_memory():
   stream, rng = make_stream(), np.random.default_rng(0)
   files = [(make_file(stream, make_chunks(stream)), None), uneven_file_with_prior()]
@@ -349,10 +326,10 @@ def test_mutations_raise_soon_and_within_memory():
       bad = mutate(file, rng)
       if bad == file:
         continue
-      start = time.perf_counter()
+      start = time.process_time()
       with pytest.raises(CodecError) as raised:
         read_all(bad, prior)
-      assert time.perf_counter() - start < 1
+      assert time.process_time() - start < 1
       assert "\n" not in str(raised.value)
     assert tracemalloc.get_traced_memory()[1] < 200e6
   finally:
