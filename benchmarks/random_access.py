@@ -111,7 +111,9 @@ def main() -> None:
   parser.add_argument("--seconds", type=float, default=SECONDS)
   parser.add_argument("--only", help="part of a codec's name")
   options = parser.parse_args()
-  print("| Codec | before, frames | after | seconds before | difference | to the bit | peak |")
+  print(
+    "| Codec | before, frames | after | seconds before | difference | to the bit | took | peak |"
+  )
   for name, codec in codecs(options.data):
     if options.only and options.only not in name:
       continue
@@ -126,12 +128,11 @@ def main() -> None:
       worst = max(worst, float(np.abs(part - same).max()))
       equal, count = equal + int((part == same).sum()), count + part.size
     before, after = codec.module.decoder_reach
-    seconds = "all" if before is None else f"{before * codec.hop_length / codec.sample_rate:.2f}"
-    print(
-      f"| {name} | {'all' if before is None else before} | {after} | {seconds} | {worst:.1e} "
-      f"| {100 * equal / count:.0f} % | {np.abs(whole).max():.2f} | {time.monotonic() - start:.0f} s",
-      flush=True,
-    )
+    before = "all" if before is None else before
+    seconds = "all" if before == "all" else f"{before * codec.hop_length / codec.sample_rate:.2f}"
+    share, took = 100 * equal / count, time.monotonic() - start
+    row = (name, before, after, seconds, f"{worst:.1e}", f"{share:.0f} %", f"{took:.0f} s")
+    print(f"| {' | '.join(map(str, row))} | {np.abs(whole).max():.2f} |", flush=True)
 
 
 if __name__ == "__main__":
