@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import sys
@@ -97,7 +98,7 @@ def _encode(options: argparse.Namespace) -> None:
 
 
 def _decode(options: argparse.Namespace) -> None:
-  data = _read(options.input)
+  data = _read(options.input, options.max_memory)
   _check_output(options.output, options.force)
   from jaxcodec import atomic
   from jaxcodec.audio import files
@@ -224,11 +225,11 @@ def _stream(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
   from jaxcodec import describe
 
-  facts = describe.facts(_read(options.input), check=options.check)
-  if options.json:
-    print(json.dumps(facts))
-  else:
-    print("\n".join(describe.lines(facts)))
+  facts = describe.info(_read(options.input), check=options.check)
+  text = json.dumps(facts) if options.json else "\n".join(describe.lines(facts))
+  # A title may have letters that a terminal lacks.
+  encoding = sys.stdout.encoding or "utf-8"
+  print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _join(options: argparse.Namespace) -> None:
@@ -457,8 +458,19 @@ def _input(path: str):
   return io.BytesIO(sys.stdin.buffer.read()) if path == "-" else _existing(path)
 
 
-def _read(path: str) -> bytes:
-  return sys.stdin.buffer.read() if path == "-" else _existing(path).read_bytes()
+def _read(path: str, most: float = math.inf) -> bytes:
+  """A file's bytes; CodecError if there are more than `most`, before they are read."""
+  if path != "-":
+    if _existing(path).stat().st_size > most:
+      raise CodecError(f"{path} is larger than the memory that is allowed")
+    return pathlib.Path(path).read_bytes()
+  parts, size = [], 0
+  while part := sys.stdin.buffer.read(1 << 20):
+    parts.append(part)
+    size += len(part)
+    if size > most:
+      raise CodecError("stdin goes on after the memory that is allowed")
+  return b"".join(parts)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ from jaxcodec.entropy import container
 from jaxcodec.entropy.container import Stream
 
 
-def facts(data: bytes, *, check: bool = False) -> dict[str, Any]:
+def info(data: bytes, *, check: bool = False) -> dict[str, Any]:
   """A file's facts as JSON values.
 
   Args:

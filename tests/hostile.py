@@ -105,7 +105,7 @@ def read_all(data: bytes) -> None:
   from jaxcodec.entropy.fields import is_printable
   from jaxcodec.errors import CodecError
 
-  for line in describe.lines(describe.facts(data, check=True)):
+  for line in describe.lines(describe.info(data, check=True)):
     assert is_printable(line.removeprefix("\n")), line
   for number, stream in enumerate(container.read_header(data).streams):
     # Stands for the prior that a forger cannot choose; if it is another one, that is found.

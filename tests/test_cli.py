@@ -226,6 +226,7 @@ def test_title_and_hash_go_into_the_file_and_info_says_them(capsys, tmp_path, ta
   assert facts["checked"] is True
   out = call(capsys, "info", coded)[1]
   assert "title           Ein Gespräch\n" in out
+  assert jaxcodec.info(coded.read_bytes(), check=True) == facts
   data = bytearray(coded.read_bytes())
   data[-20] ^= 1
   coded.write_bytes(data)
@@ -260,6 +261,9 @@ def test_a_file_that_needs_more_than_is_allowed_is_refused(capsys, tmp_path):
   status, _, err = call(capsys, "decode", source, out, "--max-memory", "1M")
   assert (status, err.count("\n")) == (1, 1)
   assert "by what it says the file needs 1 MB of memory, and 1 are allowed" in err
+  status, _, err = call(capsys, "decode", source, out, "--max-memory", "100")
+  assert (status, err.count("\n")) == (1, 1)
+  assert "speech.jxc is larger than the memory that is allowed" in err
   assert not out.exists()
   assert call(capsys, "decode", source, out, "--max-memory", "1.5m")[0] == 0
 
