@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     init_stream as init_stream,
     reset_stream as reset_stream,
   )
+  from jaxcodec.describe import info as info
+  from jaxcodec.entropy.container import join as join
   from jaxcodec.hub.load import bundled as bundled, load as load
   from jaxcodec.hub.native import save as save
 
@@ -38,6 +40,8 @@ _HOMES = {
     "init_stream",
     "reset_stream",
   ),
+  "jaxcodec.describe": ("info",),
+  "jaxcodec.entropy.container": ("join",),
   "jaxcodec.hub.load": ("bundled", "load"),
   "jaxcodec.hub.native": ("save",),
 }

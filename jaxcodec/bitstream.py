@@ -3,7 +3,8 @@
 Memory does not grow with the recording but for the codes themselves (see `chunked`).
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,47 +12,90 @@ import numpy as np
 from jaxcodec import chunked, codec as codec_lib
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.codec import Codec
-from jaxcodec.entropy import container
-from jaxcodec.entropy.container import Header
+from jaxcodec.entropy import adaptive, container
+from jaxcodec.entropy.container import Header, Stream
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load
 
 # A chunk can be decoded alone, so it should be short; its tables adapt, so it should be long.
 CHUNK_SECONDS = 10
 
+# Bytes. Far above what recordings take, far below what a forged header can ask for.
+MAX_MEMORY = 8 * 10**9
 
-def compress(codec: Codec, x, *, bitrate: int | None = None) -> bytes:
+
+def compress(
+  codec: Codec, x, *, bitrate: int | None = None, metadata: Mapping[str, str] | None = None
+) -> bytes:
   """A signal as the bytes of a `.jxc` file.
 
   Args:
     codec: what `jaxcodec.load` returned.
     x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length.
     bitrate: one of `codec.bitrates` in bit/s; None for the highest.
+    metadata: texts that go with it, such as `{"title": "A talk"}`: up to 64, of keys of a-z, 0-9,
+      '.', '_' and '-', and printable values of up to 4096 bytes. "source-sha256" is for the hash
+      of the file that the signal came from.
 
   Raises:
-    ValueError: if the shape, the type or the bitrate does not fit, or a sample is not finite.
+    ValueError: if the shape, the type, the bitrate or the metadata do not fit, or a sample is not
+      finite.
   """
   x = np.asarray(x)
-  return compress_blocks(codec, [x], batch=x.shape[0] if x.ndim else 0, bitrate=bitrate)
+  batch = x.shape[0] if x.ndim else 0
+  return compress_blocks(codec, [x], batch=batch, bitrate=bitrate, metadata=metadata)
 
 
-def decompress(data: bytes, codec: Codec | None = None) -> np.ndarray:
+def decompress(
+  data: bytes,
+  codec: Codec | None = None,
+  *,
+  stream: int | None = None,
+  start: float = 0.0,
+  duration: float | None = None,
+  max_memory: int = MAX_MEMORY,
+) -> np.ndarray:
   """The signal of a `.jxc` file, of its exact shape: float32 `[batch, time, channels]`.
 
   Args:
     data: the file's bytes.
     codec: the codec that made it; None to load the bundled one that the file names.
+    stream: which of the file's streams; None if there is but one.
+    start, duration: seconds to begin at and to return, to the nearest sample; None for all that is
+      left. Only the chunks that these samples depend on are read, and to rounding they are those of
+      the whole signal.
+    max_memory: bytes; a file that says it needs more is refused (see `memory_needed`).
 
   Raises:
-    CodecError: if the file is damaged or foreign, or was made by another codec.
+    CodecError: if the file is damaged or foreign, was made by another codec, or is too large.
+    ValueError: if the start lies after the end, or a number is negative.
   """
-  header, blocks = decompress_blocks(data, codec)
-  empty = np.zeros((header.batch, 0, header.channels), np.float32)
-  return np.concatenate([empty, *blocks], axis=1)
+  described, blocks = decompress_blocks(
+    data,
+    codec,
+    stream=stream,
+    start=start,
+    duration=duration,
+    max_memory=max_memory,
+    held=True,
+  )
+  first, stop = sample_range(described, start, duration)
+  y = np.empty((described.batch, stop - first, described.channels), np.float32)
+  at = 0
+  for block in blocks:
+    y[:, at : at + block.shape[1]] = block
+    at += block.shape[1]
+  assert at == y.shape[1]
+  return y
 
 
 def compress_blocks(
-  codec: Codec, blocks: Iterable[np.ndarray], *, batch: int = 1, bitrate: int | None = None
+  codec: Codec,
+  blocks: Iterable[np.ndarray],
+  *,
+  batch: int = 1,
+  bitrate: int | None = None,
+  metadata: Mapping[str, str] | None = None,
 ) -> bytes:
   """As `compress`, for a signal that comes in blocks `[batch, time, channels]` of any lengths."""
   nothing = codec_lib.encode(codec, jnp.zeros((1, 0, codec.channels)), bitrate=bitrate)
@@ -76,7 +120,9 @@ def compress_blocks(
 
   frames = chunked.chunk_frames(codec, CHUNK_SECONDS)
   chunks = list(chunked.encode_blocks(codec, counted(), frames, bitrate=bitrate))
-  header = Header(
+  sizes = codec.codebook_sizes[:num_codebooks]
+  prior = np.asarray(codec.prior)[:num_codebooks, : max(sizes)]
+  stream = Stream(
     codec=codec.name,
     weights_hash=codec_lib.fingerprint(codec),
     sample_rate=codec.sample_rate,
@@ -87,9 +133,10 @@ def compress_blocks(
     num_frames=sum(codes.shape[1] for codes, _ in chunks),
     frames_per_chunk=frames,
     segment_frames=codec.module.segment_frames,
-    codebook_sizes=codec.codebook_sizes[:num_codebooks],
+    codebook_sizes=sizes,
+    prior_crc=adaptive.prior_crc(prior, sizes),
   )
-  prior = np.asarray(codec.prior)[:num_codebooks]
+  header = Header(streams=(stream,), metadata=metadata or {})
   records = [
     container.encode_chunk(header, index, codes, scales, prior)
     for index, (codes, scales) in enumerate(chunks)
@@ -98,44 +145,124 @@ def compress_blocks(
 
 
 def decompress_blocks(
-  data: bytes, codec: Codec | None = None
-) -> tuple[Header, Iterator[np.ndarray]]:
-  """As `decompress`, block by block: the header, and an iterator of `[batch, time, channels]`.
+  data: bytes,
+  codec: Codec | None = None,
+  *,
+  stream: int | None = None,
+  start: float = 0.0,
+  duration: float | None = None,
+  max_memory: int = MAX_MEMORY,
+  held: bool = False,
+) -> tuple[Stream, Iterator[np.ndarray]]:
+  """As `decompress`, block by block: what the file says of its stream, and an iterator of
+  `[batch, time, channels]`.
+
+  Args:
+    held: whether the caller keeps all blocks, which then count as memory.
 
   Raises:
     CodecError: at once for the header and a codec that does not fit, from the iterator for a chunk.
+    ValueError: as `decompress`.
   """
   header = container.read_header(data)
+  if stream is None and len(header.streams) > 1:
+    raise CodecError(f"the file holds {len(header.streams)} streams: say which, from 0")
+  number = stream or 0
+  if not 0 <= number < len(header.streams):
+    raise CodecError(f"no stream {number} in a file of {len(header.streams)}")
+  described = header.streams[number]
+  first, stop = sample_range(described, start, duration)
+  needed = memory_needed(described, stop - first if held else 0)
+  if needed > max_memory:
+    sizes = f"{needed / 1e6:.0f} MB of memory, and {max_memory / 1e6:.0f}"
+    raise CodecError(f"by what it says the file needs {sizes} are allowed")
   if codec is None:
-    if header.codec not in bundled():
-      raise CodecError(f"the file needs the codec {header.codec!r}, which is not bundled: load it")
-    codec = load(header.codec)
-  _require_match(codec, header)
-  return header, _decode_blocks(codec, header, data)
+    if described.codec not in bundled():
+      raise CodecError(
+        f"the file needs the codec {described.codec!r}, which is not bundled: load it"
+      )
+    codec = load(described.codec)
+  _require_match(codec, described)
+  # Here and not in the iterator, so that a bad index is found at once.
+  container.read_layout(data)
+  return described, _decode_blocks(codec, data, number, described, first, stop)
 
 
-def _decode_blocks(codec: Codec, header: Header, data: bytes) -> Iterator[np.ndarray]:
-  prior = np.asarray(codec.prior)[: len(header.codebook_sizes)]
+def sample_range(stream: Stream, start: float, duration: float | None) -> tuple[int, int]:
+  """Samples from `start` seconds on for `duration`, cut at the signal's end: the first, and the
+  one after the last.
+
+  Raises:
+    ValueError: if the start lies after the end, or a number is negative.
+  """
+  rate, length = stream.sample_rate, stream.num_samples
+  for name, value in (("start", start), ("duration", duration)):
+    if value is not None and not 0 <= value < math.inf:
+      raise ValueError(f"{name} must be 0 seconds or more, not {value:g}")
+  first = round(start * rate)
+  if first > length:
+    raise ValueError(f"start {start:g} s lies after the end, {length / rate:g} s")
+  return first, length if duration is None else min(length, first + round(duration * rate))
+
+
+def memory_needed(stream: Stream, held: int = 0) -> int:
+  """Bytes that decoding takes by what a file says of itself, estimated from above.
+
+  Its largest chunk's codes on their way; the network at work on a block of ten seconds of all rows,
+  as if its widest layer had 64 channels at the signal's rate; and `held` samples of each row.
+  """
+  frames = min(stream.num_frames, stream.frames_per_chunk)
+  codes = stream.batch * frames * len(stream.codebook_sizes)
+  longest = max(1, CHUNK_SECONDS * stream.sample_rate // stream.hop_length)
+  block = stream.batch * min(stream.num_frames, longest) * stream.hop_length * stream.channels
+  return 24 * codes + 4 * (64 * block + stream.batch * held * stream.channels)
+
+
+def _decode_blocks(codec, data, number, stream, first, stop) -> Iterator[np.ndarray]:
+  if first == stop:
+    return
+  prior = np.asarray(codec.prior)[: len(stream.codebook_sizes), : max(stream.codebook_sizes)]
+  span = chunked.span(codec, stream.num_samples, first, stop)
+  per_chunk = stream.frames_per_chunk
+  chunks = container.read_chunks(
+    data,
+    prior,
+    stream=number,
+    first=span.first // per_chunk,
+    last=-(-span.last // per_chunk),
+  )
   # Pieces of our own size, whatever the file's chunks are: that bounds the memory.
   frames = chunked.chunk_frames(codec, CHUNK_SECONDS)
-  chunks = container.read_chunks(data, prior)
-  return chunked.decode_blocks(codec, chunks, frames, header.num_samples)
+  blocks = chunked.decode_blocks(codec, _within(chunks, stream, span), frames, span.num_samples)
+  yield from chunked.cut(blocks, first - span.start, stop - first)
 
 
-def _require_match(codec: Codec, header: Header) -> None:
-  if header.weights_hash != codec_lib.fingerprint(codec):
+def _within(chunks, stream: Stream, span: chunked.Span) -> Iterator[chunked.Coded]:
+  """The frames of a span, from the chunks that hold them."""
+  at = span.first // stream.frames_per_chunk * stream.frames_per_chunk
+  for codes, scales in chunks:
+    begin, end = max(0, span.first - at), min(codes.shape[1], span.last - at)
+    at += codes.shape[1]
+    if scales is not None:
+      size = stream.segment_frames
+      scales = scales[:, begin // size : -(-end // size)]
+    yield codes[:, begin:end], scales
+
+
+def _require_match(codec: Codec, stream: Stream) -> None:
+  if stream.weights_hash != codec_lib.fingerprint(codec):
     raise CodecError(
-      f"the file was made with other weights than codec {codec.name} has (file: {header.codec!r})"
+      f"the file was made with other weights than codec {codec.name} has (file: {stream.codec!r})"
     )
   module = codec.module
-  sizes = codec.codebook_sizes[: len(header.codebook_sizes)]
+  sizes = codec.codebook_sizes[: len(stream.codebook_sizes)]
   facts = (
-    ("sample rate", header.sample_rate, codec.sample_rate),
-    ("channels", header.channels, codec.channels),
-    ("hop length", header.hop_length, codec.hop_length),
-    ("codebook sizes", header.codebook_sizes, sizes),
-    ("segment frames", header.segment_frames, module.segment_frames),
-    ("number of frames", header.num_frames, chunked.stored_frames(codec, header.num_samples)),
+    ("sample rate", stream.sample_rate, codec.sample_rate),
+    ("channels", stream.channels, codec.channels),
+    ("hop length", stream.hop_length, codec.hop_length),
+    ("codebook sizes", stream.codebook_sizes, sizes),
+    ("segment frames", stream.segment_frames, module.segment_frames),
+    ("number of frames", stream.num_frames, chunked.stored_frames(codec, stream.num_samples)),
   )
   for what, found, needed in facts:
     if found != needed:

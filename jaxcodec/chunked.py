@@ -7,7 +7,7 @@ that few compilations serve every length.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,60 @@ def decode_blocks(
     num_samples -= wave.shape[1]
     if wave.shape[1]:
       yield wave
+
+
+class Span(NamedTuple):
+  """The stored frames that give some samples of a signal, and what `decode_blocks` makes of them.
+
+  Attributes:
+    first, last: frames, without `last`.
+    start: the sample of the whole signal that comes out first.
+    num_samples: how many come out.
+  """
+
+  first: int
+  last: int
+  start: int
+  num_samples: int
+
+
+def span(codec: Codec, num_samples: int, first: int, stop: int) -> Span:
+  """Which frames decode to samples `first` to `stop`, not with it, of a signal of `num_samples`.
+
+  With the frames that those samples depend on before and after their own, so that nothing is lost;
+  all frames before where a recurrence remembers without end. `first < stop`.
+  """
+  module = codec.module
+  if module.segment_frames:
+    return _span_of_segments(codec, num_samples, first, stop)
+  hop, reach, count = codec.hop_length, module.decoder_reach, module.num_frames(num_samples)
+  start = 0 if reach.before is None else max(0, first // hop - reach.before)
+  end = min(count, (stop - 1) // hop + 1 + reach.after)
+  return Span(start, end, start * hop, min(num_samples, end * hop) - start * hop)
+
+
+def _span_of_segments(codec: Codec, num_samples: int, first: int, stop: int) -> Span:
+  module = codec.module
+  stride, whole = module.segment_stride, module.segment_frames
+  start = max(0, (first - whole * module.hop_length) // stride + 1)
+  end = (stop - 1) // stride + 1
+  # Before a last segment that lies within the overlap one is short, and the last tells by how much.
+  count = -(-num_samples // stride)
+  if end >= count - 1:
+    last, covered = stored_frames(codec, num_samples), num_samples
+  else:
+    last, covered = end * whole, (end - 1) * stride + module.segment_length
+  return Span(start * whole, last, start * stride, covered - start * stride)
+
+
+def cut(blocks: Iterable[np.ndarray], lead: int, count: int) -> Iterator[np.ndarray]:
+  """The same blocks without the first `lead` samples, `count` samples in all."""
+  for block in blocks:
+    dropped = min(lead, block.shape[1])
+    block = block[:, dropped : dropped + count]
+    lead, count = lead - dropped, count - block.shape[1]
+    if block.shape[1]:
+      yield block
 
 
 def regroup(blocks: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, bool]]:

@@ -1,4 +1,4 @@
-"""The `jaxcodec` command: encode, decode, stream, info, codecs, demo, evaluate.
+"""The `jaxcodec` command: encode, decode, stream, info, join, codecs, demo, evaluate.
 
 Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
 one line.
@@ -6,8 +6,10 @@ one line.
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import sys
@@ -68,12 +70,15 @@ def _encode(options: argparse.Namespace) -> None:
   source = _input(options.input)
   _check_output(options.output, options.force)
   from jaxcodec import bitstream
-  from jaxcodec.audio.files import SoundReader, replacing
+  from jaxcodec.audio.files import SoundReader
 
   packets = options.output.endswith(_PACKETS)
   codec = _load_lyra(options.codec) if packets else _load(options.codec)
   bitrate = _bitrate(codec, options.bitrate)
   name = _name(options.input)
+  if packets and (options.title or options.meta or options.source_hash):
+    raise UsageError(f"{_PACKETS} files say nothing of themselves: no metadata go into them")
+  metadata = _metadata(options, source)
   reader = SoundReader(source, name, codec.sample_rate, codec.channels)
   if reader.change:
     _say(f"{name}: {reader.change}")
@@ -82,12 +87,8 @@ def _encode(options: argparse.Namespace) -> None:
   if packets:
     data = _packed(codec, blocks, bitrate)
   else:
-    data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate)
-  if options.output == "-":
-    sys.stdout.buffer.write(data)
-  else:
-    with replacing(pathlib.Path(options.output)) as temporary:
-      temporary.write_bytes(data)
+    data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate, metadata=metadata)
+  _write(options.output, data)
   kbps = 8e-3 * len(data) / reader.seconds if reader.seconds else 0.0
   speed = reader.seconds / (time.monotonic() - start)
   _say(
@@ -97,8 +98,9 @@ def _encode(options: argparse.Namespace) -> None:
 
 
 def _decode(options: argparse.Namespace) -> None:
-  data = _read(options.input)
+  data = _read(options.input, options.max_memory)
   _check_output(options.output, options.force)
+  from jaxcodec import atomic
   from jaxcodec.audio import files
 
   path = pathlib.Path("stdout.wav" if options.output == "-" else options.output)
@@ -116,7 +118,7 @@ def _decode(options: argparse.Namespace) -> None:
     files.write_sound(sound, "WAV", blocks, rate, channels)
     sys.stdout.buffer.write(sound.getvalue())
   else:
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
       files.write_sound(temporary, kind, blocks, rate, channels)
   speed = seconds / (time.monotonic() - start)
   name = _name(options.output, "stdout")
@@ -130,12 +132,30 @@ def _decoded_file(options: argparse.Namespace, data: bytes):
 
   if options.bitrate is not None:
     raise UsageError(f"--bitrate is for {_PACKETS} files: a .jxc file says its own")
-  header = container.read_header(data)
-  if header.batch != 1:
-    raise CodecError(f"{_name(options.input)} holds {header.batch} signals; decode it from Python")
+  streams = container.read_header(data).streams
+  if options.stream is None and len(streams) > 1:
+    raise UsageError(f"{_name(options.input)} holds {len(streams)} streams: give --stream, from 0")
+  number = options.stream or 0
+  if not 0 <= number < len(streams):
+    raise UsageError(f"{_name(options.input)} has no stream {number}: it holds {len(streams)}")
+  stream = streams[number]
+  if stream.batch != 1:
+    raise CodecError(f"{_name(options.input)} holds {stream.batch} signals; decode it from Python")
+  part = {"start": options.start, "duration": options.duration}
+  try:
+    first, stop = bitstream.sample_range(stream, **part)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
   codec = None if options.codec is None else _load(options.codec)
-  _, blocks = bitstream.decompress_blocks(data, codec)
-  return header.num_samples, header.sample_rate, header.channels, blocks
+  _, blocks = bitstream.decompress_blocks(
+    data,
+    codec,
+    stream=number,
+    max_memory=options.max_memory,
+    held=options.output == "-",
+    **part,
+  )
+  return stop - first, stream.sample_rate, stream.channels, blocks
 
 
 def _decoded_packets(options: argparse.Namespace, data: bytes):
@@ -143,6 +163,8 @@ def _decoded_packets(options: argparse.Namespace, data: bytes):
   from jaxcodec import bitstream, chunked
   from jaxcodec.entropy import lyra_packets
 
+  if options.stream is not None or options.start or options.duration is not None:
+    raise UsageError("--stream, --start and --duration are for .jxc files")
   if options.codec is None or options.bitrate is None:
     raise UsageError(f"{_PACKETS} files say nothing of themselves: give --codec and --bitrate")
   codec = _load_lyra(options.codec)
@@ -201,31 +223,49 @@ def _stream(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+  from jaxcodec import describe
+
+  facts = describe.info(_read(options.input), check=options.check)
+  text = json.dumps(facts) if options.json else "\n".join(describe.lines(facts))
+  # A title may have letters that a terminal lacks.
+  encoding = sys.stdout.encoding or "utf-8"
+  print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _join(options: argparse.Namespace) -> None:
   from jaxcodec.entropy import container
 
-  data = _read(options.input)
-  header = container.read_header(data)
-  seconds = header.num_samples / header.sample_rate
-  facts: dict[str, Any] = {
-    "codec": header.codec,
-    "weights": header.weights_hash.hex(),
-    "sample_rate": header.sample_rate,
-    "channels": header.channels,
-    "signals": header.batch,
-    "samples": header.num_samples,
-    "seconds": round(seconds, 3),
-    "codebooks": len(header.codebook_sizes),
-    "codebook_sizes": sorted(set(header.codebook_sizes)),
-    "frames": header.num_frames,
-    "nominal_kbps": round(header.bitrate / 1000, 3),
-    "bytes": len(data),
-    "kbps": round(8e-3 * len(data) / seconds / header.batch, 3) if seconds else 0.0,
-  }
-  if options.json:
-    print(json.dumps(facts))
-  else:
-    for name, value in facts.items():
-      print(f"{name:15} {value}")
+  if "-" in options.inputs:
+    raise UsageError("join reads files, not stdin")
+  files = [_read(path) for path in options.inputs]
+  _check_output(options.output, options.force)
+  try:
+    data = container.join(files, _metadata(options, None))
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  _write(options.output, data)
+  count = len(container.read_header(data).streams)
+  _say(f"{_name(options.output, 'stdout')}: {len(data)} bytes, {count} streams")
+
+
+def _metadata(options: argparse.Namespace, source) -> dict[str, str]:
+  """The texts that a call gives, and the hash of the sound that `source` holds if it asks."""
+  from jaxcodec.entropy.fields import check_metadata
+
+  found = {} if options.title is None else {"title": options.title}
+  for pair in options.meta:
+    key, equals, value = pair.partition("=")
+    if not equals or key in found:
+      raise UsageError(f"--meta takes KEY=VALUE, each key once, not {pair!r}")
+    found[key] = value
+  if source is not None and options.source_hash:
+    data = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
+    found["source-sha256"] = hashlib.sha256(data).hexdigest()
+  try:
+    check_metadata(found)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  return found
 
 
 def _codecs(options: argparse.Namespace) -> None:
@@ -300,10 +340,9 @@ def _evaluate(options: argparse.Namespace) -> None:
   if options.json == "-":
     print(text)
   elif options.json:
-    from jaxcodec.audio.files import replacing
+    from jaxcodec import atomic
 
-    with replacing(pathlib.Path(options.json)) as temporary:
-      temporary.write_text(text + "\n", encoding="utf-8")
+    atomic.write(pathlib.Path(options.json), f"{text}\n".encode())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -322,12 +361,19 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument("output", help="a .jxc file, .lyra for bare packets; - for stdout")
   encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
+  encode.add_argument("--source-hash", action="store_true", help="SHA-256 of the input, kept")
   encode.add_argument("--force", **force)
   decode = command("decode", _decode, "Decodes a .jxc file into a sound file.")
   decode.add_argument("input", help="a .jxc or .lyra file; - for stdin")
   decode.add_argument("output", help=".wav, .flac, .ogg or .mp3; - for a WAV on stdout")
   decode.add_argument("--codec", default=None, **codec)
   decode.add_argument("--bitrate", type=float, metavar="KBPS", help="of a .lyra file")
+  decode.add_argument("--stream", type=int, metavar="N", help="of a file of several, from 0")
+  decode.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="begin there")
+  decode.add_argument("--duration", type=float, metavar="SECONDS", help="default: to the end")
+  decode.add_argument(
+    "--max-memory", type=_size, default="8G", metavar="SIZE", help="as 500M; default 8G"
+  )
   decode.add_argument("--force", **force)
   stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
   stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
@@ -336,7 +382,17 @@ def _parser() -> argparse.ArgumentParser:
   stream.add_argument("--format", choices=("s16le", "f32le"), default="s16le", help="of samples")
   info = command("info", _info, "Says what a .jxc file holds; needs no weights.")
   info.add_argument("input", help="a .jxc file; - for stdin")
+  info.add_argument("--check", action="store_true", help="every checksum, too")
   info.add_argument("--json", action="store_true", help="as one JSON object")
+  join = command("join", _join, "Makes one .jxc file of the streams of several.")
+  join.add_argument("inputs", nargs="+", metavar="input", help="a .jxc file")
+  join.add_argument("output", help="a .jxc file; - for stdout")
+  join.add_argument("--force", **force)
+  for added in (encode, join):
+    added.add_argument("--title", metavar="TEXT", help="kept in the file")
+    added.add_argument(
+      "--meta", action="append", default=[], metavar="KEY=VALUE", help="kept in the file; as often"
+    )
   command("codecs", _codecs, "Lists the codecs at hand.")
   demo = command("demo", _demo, "Codes and decodes samples; writes a page to listen to.")
   demo.add_argument("files", nargs="*", help="sound files; default: the bundled samples")
@@ -361,6 +417,15 @@ class _Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _size(text: str) -> int:
+  """Bytes of a text such as 500M."""
+  factor = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper(), 1)
+  value = float(text[:-1] if factor > 1 else text) * factor
+  if not 0 < value < 2**63:
+    raise ValueError
+  return int(value)
 
 
 def _load(name: str):
@@ -393,8 +458,29 @@ def _input(path: str):
   return io.BytesIO(sys.stdin.buffer.read()) if path == "-" else _existing(path)
 
 
-def _read(path: str) -> bytes:
-  return sys.stdin.buffer.read() if path == "-" else _existing(path).read_bytes()
+def _read(path: str, most: float = math.inf) -> bytes:
+  """A file's bytes; CodecError if there are more than `most`, before they are read."""
+  if path != "-":
+    if _existing(path).stat().st_size > most:
+      raise CodecError(f"{path} is larger than the memory that is allowed")
+    return pathlib.Path(path).read_bytes()
+  parts, size = [], 0
+  while part := sys.stdin.buffer.read(1 << 20):
+    parts.append(part)
+    size += len(part)
+    if size > most:
+      raise CodecError("stdin goes on after the memory that is allowed")
+  return b"".join(parts)
+
+
+def _write(path: str, data: bytes) -> None:
+  """Puts all of `data` under the name `path`, or nothing."""
+  if path == "-":
+    sys.stdout.buffer.write(data)
+    return
+  from jaxcodec import atomic
+
+  atomic.write(pathlib.Path(path), data)
 
 
 def _check_output(path: str, force: bool) -> None:

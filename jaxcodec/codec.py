@@ -274,7 +274,7 @@ def fingerprint(codec: Codec) -> bytes:
   named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
   for name in sorted(named):
     array = np.asarray(named[name])
-    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
     digest.update(array)
   return digest.digest()[:16]

@@ -256,7 +256,7 @@ def _code(codec: Codec, bitrate: int, warm: set[tuple[int, ...]], x: np.ndarray)
     y = bitstream.decompress(data, codec)[0]
     end = time.perf_counter()
   warm.add(shape)
-  prior = np.asarray(codec.prior)[: len(container.read_header(data).codebook_sizes)]
+  prior = np.asarray(codec.prior)[: len(container.read_header(data).streams[0].codebook_sizes)]
   codes = np.concatenate([codes[0] for codes, _ in container.read_chunks(data, prior)])
   return Coded(y, len(data), middle - start, end - middle, codes)
 

@@ -1,5 +1,6 @@
 """The command as a user calls it."""
 
+import hashlib
 import io
 import json
 import pathlib
@@ -44,10 +45,12 @@ def test_a_recording_goes_to_a_file_and_back(capsys, tmp_path, talk):
   status, out, _ = call(capsys, "info", coded, "--json")
   facts = json.loads(out)
   assert status == 0
-  assert facts["codec"] == "speech-16khz"
-  assert facts["samples"] == 8_000
   assert facts["bytes"] == coded.stat().st_size
-  assert facts["nominal_kbps"] == 3.0
+  (stream,) = facts["streams"]
+  assert stream["codec"] == "speech-16khz"
+  assert stream["samples"] == 8_000
+  assert stream["bytes"] == coded.stat().st_size
+  assert stream["nominal_kbps"] == 3.0
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "opus", "aiff"])
@@ -110,6 +113,19 @@ def test_nothing_is_written_over_without_force(capsys, tmp_path, talk):
     (["encode", "TALK", "."], "is a directory"),
     (["decode", "CODED", "a.xyz"], "no sound format"),
     (["decode", "CODED", "a"], "no sound format"),
+    (["decode", "CODED", "a.wav", "--start", "0.6"], "start 0.6 s lies after the end, 0.5 s"),
+    (["decode", "CODED", "a.wav", "--start", "-1"], "start must be 0 seconds or more"),
+    (["decode", "CODED", "a.wav", "--duration", "nan"], "duration must be 0 seconds or more"),
+    (["decode", "CODED", "a.wav", "--stream", "1"], "has no stream 1: it holds 1"),
+    (["decode", "CODED", "a.wav", "--max-memory", "much"], "invalid _size value"),
+    (["decode", "CODED", "a.wav", "--max-memory", "0"], "invalid _size value"),
+    (["encode", "TALK", "a.jxc", "--title", "two\nlines"], "the metadata 'title' has characters"),
+    (["encode", "TALK", "a.jxc", "--meta", "year"], "--meta takes KEY=VALUE"),
+    (["encode", "TALK", "a.jxc", "--meta", "Year=1"], "a key of metadata has 1 to 64 of a-z"),
+    (["encode", "TALK", "a.jxc", "--title", "A", "--meta", "title=B"], "each key once"),
+    (["join", "CODED"], "required: output"),
+    (["join", "-", "a.jxc"], "not stdin"),
+    (["join", "none.jxc", "a.jxc"], "no file none.jxc"),
     (["demo", "none.wav"], "no file none.wav"),
   ],
 )
@@ -133,6 +149,7 @@ def test_a_wrong_call_exits_with_2_and_one_line(
     ("decode", b"", "not a .jxc file"),
     ("decode", b"RIFF and more", "not a .jxc file"),
     ("info", b"\x8aJXC\x01", "truncated"),
+    ("join", b"\x8aJXC\x01", "truncated"),
   ],
 )
 def test_bad_data_exits_with_1_and_one_line(capsys, tmp_path, command, content, message):
@@ -160,7 +177,7 @@ def test_a_file_of_exactly_one_block_is_resampled_to_its_end(capsys, tmp_path):
   soundfile.write(tmp_path / "ten.wav", np.zeros(80_000), 8_000)
   assert call(capsys, "encode", tmp_path / "ten.wav", tmp_path / "ten.jxc")[0] == 0
   out = call(capsys, "info", tmp_path / "ten.jxc", "--json")[1]
-  assert json.loads(out)["samples"] == 160_000
+  assert json.loads(out)["streams"][0]["samples"] == 160_000
 
 
 def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, talk):
@@ -180,6 +197,75 @@ def test_an_empty_recording_stays_empty(capsys, tmp_path):
   assert call(capsys, "encode", tmp_path / "none.wav", tmp_path / "none.jxc")[0] == 0
   assert call(capsys, "decode", tmp_path / "none.jxc", tmp_path / "back.wav")[0] == 0
   assert soundfile.info(tmp_path / "back.wav").frames == 0
+
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def test_a_part_by_seconds_is_that_of_the_whole(capsys, tmp_path):
+  source = GOLDEN / "speech.jxc"
+  assert call(capsys, "decode", source, tmp_path / "whole.wav")[0] == 0
+  part = ("--start", "0.1", "--duration", "0.15")
+  status, _, err = call(capsys, "decode", source, tmp_path / "part.wav", *part)
+  assert status == 0, err
+  assert "part.wav: 0.15 s at 16000 Hz" in err
+  whole, found = (soundfile.read(tmp_path / f"{name}.wav", dtype="int16")[0] for name in
+                  ("whole", "part"))  # fmt: skip
+  assert found.shape == (2400,)
+  np.testing.assert_allclose(found, whole[1600:4000], atol=1)
+
+
+def test_title_and_hash_go_into_the_file_and_info_says_them(capsys, tmp_path, talk):
+  coded = tmp_path / "talk.jxc"
+  about = ("--title", "Ein Gespräch", "--meta", "year=2026", "--source-hash")
+  assert call(capsys, "encode", talk, coded, *about)[0] == 0
+  status, out, _ = call(capsys, "info", coded, "--check", "--json")
+  facts, digest = json.loads(out), hashlib.sha256(talk.read_bytes()).hexdigest()
+  assert status == 0
+  assert facts["metadata"] == {"title": "Ein Gespräch", "year": "2026", "source-sha256": digest}
+  assert facts["checked"] is True
+  out = call(capsys, "info", coded)[1]
+  assert "title           Ein Gespräch\n" in out
+  assert jaxcodec.info(coded.read_bytes(), check=True) == facts
+  data = bytearray(coded.read_bytes())
+  data[-20] ^= 1
+  coded.write_bytes(data)
+  assert call(capsys, "info", coded)[0] == 0
+  status, out, err = call(capsys, "info", coded, "--check")
+  assert (status, out) == (1, "")
+  assert "chunk 0 is damaged (checksum)" in err
+
+
+def test_joined_files_are_one_of_several_streams(capsys, tmp_path):
+  both, source = tmp_path / "both.jxc", GOLDEN / "speech.jxc"
+  status, _, err = call(capsys, "join", source, GOLDEN / "grown.jxc", both, "--title", "Both")
+  assert status == 0, err
+  assert "2 streams" in err
+  facts = json.loads(call(capsys, "info", both, "--check", "--json")[1])
+  assert facts["metadata"] == {"title": "Both"}
+  assert [stream["codec"] for stream in facts["streams"]] == ["speech-16khz", "golden"]
+  assert sum(stream["bytes"] for stream in facts["streams"]) == both.stat().st_size
+  assert facts["streams"][0]["metadata"] == {"title": "voice"}
+  status, _, err = call(capsys, "decode", both, tmp_path / "a.wav")
+  assert status == 2
+  assert "holds 2 streams: give --stream, from 0" in err
+  assert call(capsys, "decode", both, tmp_path / "a.wav", "--stream", "0")[0] == 0
+  assert soundfile.info(tmp_path / "a.wav").frames == 5000
+  status, _, err = call(capsys, "decode", both, tmp_path / "b.wav", "--stream", "1")
+  assert status == 1
+  assert "'golden', which is not bundled" in err
+
+
+def test_a_file_that_needs_more_than_is_allowed_is_refused(capsys, tmp_path):
+  source, out = GOLDEN / "speech.jxc", tmp_path / "a.wav"
+  status, _, err = call(capsys, "decode", source, out, "--max-memory", "1M")
+  assert (status, err.count("\n")) == (1, 1)
+  assert "by what it says the file needs 1 MB of memory, and 1 are allowed" in err
+  status, _, err = call(capsys, "decode", source, out, "--max-memory", "100")
+  assert (status, err.count("\n")) == (1, 1)
+  assert "speech.jxc is larger than the memory that is allowed" in err
+  assert not out.exists()
+  assert call(capsys, "decode", source, out, "--max-memory", "1.5m")[0] == 0
 
 
 @pytest.fixture
@@ -227,10 +313,14 @@ def test_a_recording_goes_to_lyra_packets_and_back(capsys, tmp_path, talk, tiny_
     ((packets, "b.wav", *lyra, "--bitrate", "5"), 2, "no bitrate 5 kbit/s; it has 3.2, 6, 9.2"),
     ((packets, "b.wav", "--codec", "speech-16khz", "--bitrate", "6"), 2, "is another codec"),
     ((tmp_path / "a.jxc", "b.wav", *lyra, "--bitrate", "6"), 2, "a .jxc file says its own"),
+    ((packets, "b.wav", *lyra, "--bitrate", "6", "--start", "1"), 2, "are for .jxc files"),
   ):
     found, _, err = call(capsys, "decode", *arguments)
     assert (found, err.count("\n")) == (status, 1), err
     assert words in err
+  found, _, err = call(capsys, "encode", talk, tmp_path / "b.lyra", *lyra, "--title", "A")
+  assert found == 2
+  assert "no metadata go into them" in err
   found, _, err = call(capsys, "encode", talk, tmp_path / "b.lyra")
   assert found == 2
   assert "speech-16khz is another codec" in err

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each layer may import the layers before it, and itself.
 LAYERS = (
   ("pallas_kernels",),
-  ("jaxcodec.errors",),
+  ("jaxcodec.errors", "jaxcodec.atomic"),
   ("jaxcodec.functional",),
   ("jaxcodec.layers",),
   ("jaxcodec.encoders", "jaxcodec.bottlenecks", "jaxcodec.decoders", "jaxcodec.entropy"),
@@ -22,7 +22,13 @@ LAYERS = (
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
   ("jaxcodec.chunked",),
-  ("jaxcodec.bitstream", "jaxcodec.live", "jaxcodec.report", "jaxcodec.baselines"),
+  (
+    "jaxcodec.bitstream",
+    "jaxcodec.describe",
+    "jaxcodec.live",
+    "jaxcodec.report",
+    "jaxcodec.baselines",
+  ),
   ("jaxcodec", "jaxcodec.demo", "jaxcodec.evaluate"),
   ("jaxcodec.cli",),
   ("configs",),

@@ -16,6 +16,7 @@ from jaxcodec.bottlenecks import FactorizedRVQ
 from jaxcodec.decoders.dac import DacDecoder
 from jaxcodec.encoders.dac import DacEncoder
 from jaxcodec.layers.dac import DacConfig
+from jaxcodec.layers.reach import Reach
 
 
 class Dac(SoundCodec):
@@ -38,6 +39,10 @@ class Dac(SoundCodec):
   def causal(self) -> bool:
     return False
 
+  @property
+  def decoder_reach(self) -> Reach:
+    return self.net.decoder_reach
+
   def setup(self):
     self.encoder = DacEncoder(self.net)
     self.quantizer = FactorizedRVQ(
@@ -55,11 +60,13 @@ class Dac(SoundCodec):
 
   def decode_chunk(self, codes, state, *, final: bool, length=None):
     """As `SoundCodec.decode_chunk`; zeros stand for samples that odd strides lose at the end."""
+    frames = codes.shape[1]
     y, state = super().decode_chunk(codes, state, final=final, length=length)
     if not final:
       return y, state
     if length is not None:
-      y = F.absent_as_zero(y, length * self.hop_length - self.net.missing)
+      # Counted from the end: before it stands what earlier chunks still owed.
+      y = F.absent_as_zero(y, y.shape[1] - (frames - length) * self.hop_length)
     return jnp.pad(y, ((0, 0), (0, self.net.missing), (0, 0))), state
 
 

@@ -17,6 +17,7 @@ from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.bottlenecks import ResidualVQ
 from jaxcodec.decoders.seanet import SEANetDecoder
 from jaxcodec.encoders.seanet import SEANetEncoder
+from jaxcodec.layers.reach import Reach
 from jaxcodec.layers.seanet import SEANetConfig
 
 # Segments run through the network at a time, which bounds the memory that a long recording takes.
@@ -77,6 +78,10 @@ class Encodec(SoundCodec):
   @property
   def pads_with_zeros(self) -> bool:
     return self.streams and self.net.causal and self.net.pad_mode == "zero"
+
+  @property
+  def decoder_reach(self) -> Reach:
+    return self.net.decoder_reach
 
   def num_active(self, bitrate: int) -> int:
     """Codebooks that `bitrate` bit/s pays for."""

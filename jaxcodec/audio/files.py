@@ -1,9 +1,6 @@
 """Sound files as streams of blocks at a codec's rate and channels."""
 
-import contextlib
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -116,23 +113,6 @@ def file_format(path: pathlib.Path) -> str:
   if kind == "RAW" or kind not in soundfile.available_formats():
     raise ValueError(f"{path.name}: no sound format of that name; use .wav, .flac, .ogg or .mp3")
   return kind
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A temporary file beside `path`, put in its place if all went well and removed if not."""
-  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
-    yield temporary
-    # mkstemp makes files for their owner alone; a user's file gets the usual mode.
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def _channels(count: int) -> str:

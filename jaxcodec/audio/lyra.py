@@ -14,6 +14,7 @@ import flax.linen as nn
 
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.bottlenecks import ResidualVQ
+from jaxcodec.layers import reach
 from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.conv import Conv1d, ConvTranspose1d, DepthwiseConv1d
 
@@ -95,6 +96,15 @@ class Lyra(SoundCodec):
   @property
   def causal(self) -> bool:
     return True
+
+  @property
+  def decoder_reach(self) -> reach.Reach:
+    net, found = self.net, reach.Reach()
+    for level, (size, stride) in enumerate(zip(net.kernel_sizes, net.strides, strict=True)):
+      found = reach.conv_transpose(found, size, stride)
+      for _, dilation, _ in net.units(level):
+        found = reach.conv(found, 3, dilation)
+    return reach.conv(found, net.last_kernel_size)
 
   def setup(self):
     self.encoder = LyraEncoder(self.net)

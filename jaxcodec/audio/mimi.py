@@ -16,6 +16,7 @@ from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.bottlenecks.split import SplitRVQ
 from jaxcodec.decoders.seanet import SEANetDecoder
 from jaxcodec.encoders.seanet import SEANetEncoder
+from jaxcodec.layers import reach
 from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.conv import Conv1d, DepthwiseConvTranspose1d
 from jaxcodec.layers.seanet import SEANetConfig
@@ -103,6 +104,13 @@ class Mimi(SoundCodec):
   @property
   def causal(self) -> bool:
     return True
+
+  @property
+  def decoder_reach(self) -> reach.Reach:
+    config, found = self.config, self.config.net.decoder_reach
+    for _ in range(config.num_layers):
+      found = reach.window(found, config.window)
+    return reach.conv_transpose(found, 2 * config.stride, config.stride)
 
   def setup(self):
     self.encoder = MimiEncoder(self.config)

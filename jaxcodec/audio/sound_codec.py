@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxcodec.layers.reach import Reach
+
 
 class SoundCodec(nn.Module):
   """Encoder, bottleneck and decoder of sound: [B, T, channels] <-> int32 [B, F, codebooks].
@@ -65,6 +67,11 @@ class SoundCodec(nn.Module):
   def segment_frames(self) -> int:
     """Frames of a whole segment, for a codec that cuts the signal; 0 if it does not."""
     return 0
+
+  @property
+  def decoder_reach(self) -> Reach:
+    """Frames that a frame's samples depend on; within a segment, for a codec that has them."""
+    raise NotImplementedError
 
   def num_active(self, bitrate: int) -> int:
     """Codebooks that `bitrate` bit/s pays for."""

@@ -20,6 +20,7 @@ Source: https://docs.rs/constriction, stream::queue and stream::model (precision
 """
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 
 import constriction
@@ -138,6 +139,14 @@ def check_prior(prior: np.ndarray, sizes: Sequence[int]) -> None:
     raise ValueError(f"a prior's counts must be 0 to {_MAX_PRIOR - 1}")
   if any(row[size:].any() for row, size in zip(prior, sizes, strict=True)):
     raise ValueError("a prior counts entries that its codebook does not have")
+
+
+def prior_crc(prior: np.ndarray, sizes: Sequence[int]) -> int:
+  """What tells a prior that fits codebooks of `sizes`: CRC-32 of its counts as a file has them.
+
+  They are 8-byte little-endian integers in C order of [Q, K], K the largest size.
+  """
+  return zlib.crc32(np.ascontiguousarray(prior[:, : max(sizes)], "<i8"))
 
 
 def _blocks(frames: int) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The .jxc file, version 1: a header, then one checksummed record per chunk of frames.
+"""The .jxc file, version 1: a header, an index, then one checksummed record per chunk of frames.
 
 Shapes: B batch, F frames of a chunk, Q codebooks, S segments of a chunk. The bytes are laid out
 in docs/bitstream.md. Who reads needs nothing but this file's bytes, and the prior where the writer
@@ -8,37 +8,43 @@ A damaged, truncated, foreign or hostile file raises `CodecError` with one line.
 2^22 codes and chunks are read one by one, so what a reader holds is bounded whatever a file says.
 """
 
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from jaxcodec.entropy import adaptive, bits
+from jaxcodec.entropy.fields import crc_bytes
 from jaxcodec.entropy.header import (
+  RECORD_FRAME,
+  VERSION,
   Header,
-  chunk_shape,
-  chunk_shapes,
-  crc_bytes,
+  Layout,
   header_bytes,
-  parse_header,
+  index_bytes,
   read_header,
-  read_varint,
-  varint,
+  read_layout,
 )
+from jaxcodec.entropy.stream import Stream, check_prior, chunk_shape, chunk_shapes, num_segments
 from jaxcodec.errors import CodecError
 
 __all__ = [
+  "VERSION",
   "Header",
+  "Stream",
+  "check",
   "chunk_shape",
   "chunk_shapes",
   "encode_chunk",
   "header_bytes",
+  "join",
   "read_chunks",
   "read_header",
+  "read_layout",
+  "record_crc",
   "write",
 ]
 
-_MIN_RECORD = 6  # One byte of length, one of coder, four of checksum.
 _PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR = 0, 1, 2
 
 
@@ -48,98 +54,157 @@ def encode_chunk(
   codes: np.ndarray,
   scales: np.ndarray | None = None,
   prior: np.ndarray | None = None,
+  *,
+  stream: int = 0,
 ) -> bytes:
   """The record of chunk `index`: whichever is smaller of packed and adaptively coded codes.
 
   Args:
     header: of the file that the record is for; its checksum enters the record's.
-    index: place of the chunk in the file, from 0.
+    index: place of the chunk in its stream, from 0.
     codes: integers [B, F, Q] as `chunk_shape` says.
-    scales: float32 [B, S], finite and >= 0, if the header has segment_frames, else None.
-    prior: as for `adaptive.encode`; the reader needs the same.
+    scales: float32 [B, S], finite and >= 0, if the stream has segment_frames, else None.
+    prior: that of the stream's `prior_crc`, or None; the reader needs the same.
+    stream: which of the header's streams the chunk is of.
 
   Raises:
     ValueError: if an argument does not fit the header or is out of range.
   """
-  shape, sizes = chunk_shape(header, index), header.codebook_sizes
+  described = header.streams[stream]
+  shape, sizes = chunk_shape(described, index), described.codebook_sizes
   if codes.shape != shape:
     raise ValueError(f"chunk {index} has codes of shape {shape}, not {codes.shape}")
+  if prior is not None and not check_prior(described, prior):
+    raise ValueError("the prior is not that of the stream's prior_crc")
   # First, as it checks that each code is in its codebook: the widths alone would let some pass.
   coded = adaptive.encode(codes, sizes, prior)
   coder = _ADAPTIVE if prior is None else _ADAPTIVE_PRIOR
   widths = bits.widths(sizes)
   if len(coded) >= bits.packed_bytes(shape, widths):
     coded, coder = bits.pack(codes, widths), _PACKED
-  payload = _scale_bytes(header, shape, scales) + coded
-  record = varint(len(payload)) + bytes([coder]) + payload
-  return record + _chunk_crc(record, header_bytes(header), index, coder, prior)
+  body = bytes([coder]) + _scale_bytes(described, shape, scales) + coded
+  return body + record_crc(body, header_bytes(header)[-4:], stream, index)
 
 
 def write(header: Header, records: Iterable[bytes]) -> bytes:
-  """The file of `header` and its chunks' `records`, in order; ValueError if their count is off."""
-  records = list(records)
-  if len(records) != header.num_chunks:
-    raise ValueError(f"{len(records)} records for {header.num_chunks} chunks")
-  return b"".join([header_bytes(header), *records])
+  """The file of `header` and its chunks' `records`, stream by stream; ValueError if their count
+  is off."""
+  records, count = list(records), sum(stream.num_chunks for stream in header.streams)
+  if len(records) != count:
+    raise ValueError(f"{len(records)} records for {count} chunks")
+  head = header_bytes(header)
+  index = index_bytes([len(record) - RECORD_FRAME for record in records], head[-4:])
+  return b"".join([head, index, *records])
 
 
 def read_chunks(
-  data: bytes, prior: np.ndarray | None = None
+  data: bytes,
+  prior: np.ndarray | None = None,
+  *,
+  stream: int = 0,
+  first: int = 0,
+  last: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
   """Codes int32 [B, F, Q] and scales float32 [B, S] (or None) of each chunk in turn.
 
-  The header is checked in the call; each chunk when its turn comes, its checksum first; what is
-  left over after the last chunk at the end.
+  Header and index are checked in the call; each chunk when its turn comes, its checksum first.
+  Other chunks are not looked at.
 
   Args:
     data: a whole file.
-    prior: what the writer had. Files written without one ignore it.
+    prior: what the writer had. Streams written without one ignore it.
+    stream: which of the file's streams to read.
+    first, last: the chunks from `first` up to, not with, `last`; None for all.
 
   Raises:
-    CodecError: as `read_header`, and if a chunk is truncated, damaged, out of place, or needs
-      another prior.
-    ValueError: if the prior does not fit the header's codebooks.
+    CodecError: as `read_layout`, and if a chunk is damaged, out of place, or the prior is missing
+      or another one.
+    ValueError: if there is no such stream, or the prior does not fit its codebooks.
   """
-  view = memoryview(data)
-  header, start = parse_header(view)
-  if prior is not None:
-    adaptive.check_prior(prior, header.codebook_sizes)
-  if header.num_chunks * _MIN_RECORD > len(view) - start:
-    raise CodecError(f"truncated: {header.num_chunks} chunks do not fit {len(view) - start} bytes")
-  return _read_chunks(view, header, start, prior)
+  layout = read_layout(data)
+  if not 0 <= stream < len(layout.header.streams):
+    raise ValueError(f"no stream {stream} in a file of {len(layout.header.streams)}")
+  described = layout.header.streams[stream]
+  same = check_prior(described, prior)
+  if prior is not None and described.prior_crc is not None and not same:
+    raise CodecError("the prior is another one than the stream was written with")
+  indices = range(described.num_chunks)[first:last]
+  return _read_chunks(memoryview(data), layout, stream, indices, prior if same else None)
 
 
-def _read_chunks(view, header, start, prior):
-  head = view[:start]
-  for index in range(header.num_chunks):
-    what = f"chunk {index}"
-    length, body = read_varint(view, start, what)
-    end = body + 1 + length
-    if end + 4 > len(view):
-      raise CodecError(f"truncated: {what} ends {end + 4 - len(view)} bytes after the file")
-    coder = view[body]
-    if coder == _ADAPTIVE_PRIOR and prior is None:
-      raise CodecError(f"{what} needs the prior that it was written with, or is damaged")
-    if view[end : end + 4] != _chunk_crc(view[start:end], head, index, coder, prior):
-      hint = ", or the prior is another one" if coder == _ADAPTIVE_PRIOR else ""
-      raise CodecError(f"{what} is damaged (checksum){hint}")
+def check(data: bytes) -> Header:
+  """The header of a file whose every checksum holds; needs no weights.
+
+  Raises:
+    CodecError: as `read_layout`, and if a chunk's checksum does not hold.
+  """
+  layout, view = read_layout(data), memoryview(data)
+  for stream, described in enumerate(layout.header.streams):
+    for index in range(described.num_chunks):
+      _checked_record(view, layout, stream, index)
+  return layout.header
+
+
+def join(files: Sequence[bytes], metadata: Mapping[str, str] | None = None) -> bytes:
+  """One file of all the streams of several, in order; nothing is decoded.
+
+  What a file says of itself is said of its streams in the new one, where they do not say better.
+
+  Args:
+    files: the bytes of `.jxc` files.
+    metadata: of the new file.
+
+  Raises:
+    CodecError: as `check`, for any of the files.
+    ValueError: if the streams or the metadata are too many for one file.
+  """
+  layouts = [read_layout(data) for data in files]
+  streams = [
+    replace(stream, metadata={**layout.header.metadata, **stream.metadata})
+    for layout in layouts
+    for stream in layout.header.streams
+  ]
+  header = Header(streams=tuple(streams), metadata=metadata or {})
+  crc, records = header_bytes(header)[-4:], []
+  place = 0
+  for data, layout in zip(files, layouts, strict=True):
+    for stream, described in enumerate(layout.header.streams):
+      for index in range(described.num_chunks):
+        body = _checked_record(memoryview(data), layout, stream, index)
+        records.append(bytes(body) + record_crc(body, crc, place, index))
+      place += 1
+  return write(header, records)
+
+
+def _read_chunks(view, layout: Layout, stream: int, indices, prior):
+  described = layout.header.streams[stream]
+  for index in indices:
+    body = _checked_record(view, layout, stream, index)
     try:
-      yield _decode_chunk(header, index, coder, view[body + 1 : end], prior)
+      yield _decode_chunk(described, index, body[0], body[1:], prior)
     except CodecError as error:
-      raise CodecError(f"{what}: {error}") from error
-    start = end + 4
-  if start != len(view):
-    raise CodecError(f"{len(view) - start} bytes too many after the last chunk")
+      raise CodecError(f"{_name(layout, stream, index)}: {error}") from error
 
 
-def _decode_chunk(header, index, coder, payload, prior):
-  shape, sizes = chunk_shape(header, index), header.codebook_sizes
+def _checked_record(view, layout: Layout, stream: int, index: int) -> memoryview:
+  """Coder and payload of a chunk whose checksum holds."""
+  start, end = (int(at) for at in layout.starts[stream][index : index + 2])
+  body = view[start : end - 4]
+  if view[end - 4 : end] != record_crc(body, layout.crc, stream, index):
+    raise CodecError(f"{_name(layout, stream, index)} is damaged (checksum)")
+  return body
+
+
+def _name(layout: Layout, stream: int, index: int) -> str:
+  return f"chunk {index}" + (f" of stream {stream}" if len(layout.starts) > 1 else "")
+
+
+def _decode_chunk(stream: Stream, index, coder, payload, prior):
+  shape, sizes = chunk_shape(stream, index), stream.codebook_sizes
   widths = bits.widths(sizes)
   packed_bytes = bits.packed_bytes(shape, widths)
-  num_scales = _num_segments(header, shape)
+  num_scales = num_segments(stream, shape)
   split = 4 * shape[0] * num_scales
-  if len(payload) < split:
-    raise CodecError("its scales do not fit it")
   scales, coded = None, payload[split:]
   if num_scales:
     scales = np.frombuffer(payload[:split], "<f4").reshape(shape[0], num_scales)
@@ -154,19 +219,18 @@ def _decode_chunk(header, index, coder, payload, prior):
     # The writer takes the smaller one, so more bytes than packed are no writer's.
     if len(coded) >= packed_bytes:
       raise CodecError(f"{len(coded)} bytes of adaptively coded codes, packed are {packed_bytes}")
-    prior = prior if coder == _ADAPTIVE_PRIOR else None
-    codes = adaptive.decode(coded, shape, sizes, prior)
+    if coder == _ADAPTIVE_PRIOR and stream.prior_crc is None:
+      raise CodecError("coded with a prior, and the header names none")
+    if coder == _ADAPTIVE_PRIOR and prior is None:
+      raise CodecError("it needs the prior that it was written with")
+    codes = adaptive.decode(coded, shape, sizes, prior if coder == _ADAPTIVE_PRIOR else None)
   else:
     raise CodecError(f"coder {coder} is unknown to this reader")
   return codes, scales
 
 
-def _num_segments(header: Header, shape: tuple[int, int, int]) -> int:
-  return -(-shape[1] // header.segment_frames) if header.segment_frames else 0
-
-
-def _scale_bytes(header, shape, scales):
-  expected = (shape[0], _num_segments(header, shape)) if header.segment_frames else None
+def _scale_bytes(stream: Stream, shape, scales):
+  expected = (shape[0], num_segments(stream, shape)) if stream.segment_frames else None
   got = None if scales is None else scales.shape
   if got != expected:
     raise ValueError(f"scales have shape {got}, the header asks for {expected}")
@@ -178,9 +242,9 @@ def _scale_bytes(header, shape, scales):
   return stored.tobytes()
 
 
-def _chunk_crc(record, head, index: int, coder: int, prior: np.ndarray | None) -> bytes:
-  """Checksum of a record, seeded with its file's header and its place in it, and with the prior."""
-  seed = zlib.crc32(index.to_bytes(8, "little"), int.from_bytes(head[-4:], "little"))
-  if coder == _ADAPTIVE_PRIOR:
-    seed = zlib.crc32(np.ascontiguousarray(prior, "<i8").tobytes(), seed)
-  return crc_bytes(record, seed)
+def record_crc(body, header_crc: bytes, stream: int, index: int) -> bytes:
+  """Checksum of a record, seeded with its file's header and its place in the file."""
+  place = stream.to_bytes(4, "little") + index.to_bytes(8, "little")
+  return crc_bytes(
+    body, int.from_bytes(crc_bytes(place, int.from_bytes(header_crc, "little")), "little")
+  )

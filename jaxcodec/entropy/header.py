@@ -1,133 +1,89 @@
-"""The header of a .jxc file, version 1: what a file says about itself.
+"""The front of a .jxc file, version 1: its streams, its metadata, and where each chunk stands.
 
 The bytes are laid out in docs/bitstream.md. Each number is checked before memory is taken for it.
 """
 
 import dataclasses
-import math
-import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from jaxcodec.entropy import adaptive
+import numpy as np
+
+from jaxcodec.entropy.fields import (
+  PAIR,
+  check_metadata,
+  crc_bytes,
+  metadata_bytes,
+  read_bytes,
+  read_fields,
+  read_pair,
+  read_varint,
+  varint,
+)
+from jaxcodec.entropy.stream import Stream, parse_stream, payload_limits, stream_bytes
 from jaxcodec.errors import CodecError
 
 MAGIC = b"\x8aJXC"
 VERSION = 1
+RECORD_FRAME = 5  # Bytes of a record beside its payload: coder and checksum.
 
 _MAX_HEADER = 1 << 16
-_DTYPES = {"float32": 1}
-
-_LIMITS = {
-  "sample_rate": (1, 1 << 24),
-  "channels": (1, 64),
-  "batch": (1, 1 << 16),
-  "num_samples": (0, 1 << 48),
-  "hop_length": (1, 1 << 24),
-  "num_frames": (0, 1 << 40),
-  "frames_per_chunk": (1, adaptive.MAX_SYMBOLS),
-  "segment_frames": (0, adaptive.MAX_SYMBOLS),
-}
-_MAX_CODEBOOKS = 1024
+_MAX_STREAMS = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Header:
-  """What a file says about itself.
-
-  Raises ValueError where a value is out of range or two do not fit each other.
+  """What a file says about itself; ValueError where that cannot be.
 
   Attributes:
-    codec: name of the codec, printable, 1 to 255 bytes of UTF-8.
-    weights_hash: 16 bytes that tell the weights.
-    dtype: type of the decoded signal; "float32" is the only one.
-    sample_rate: samples a second and channel, 1 to 2^24.
-    channels: 1 to 64.
-    batch: rows B, 1 to 65536, all of one length.
-    num_samples: exact samples a row and channel, at most num_frames * hop_length.
-    hop_length: samples a frame, 1 to 2^24.
-    num_frames: frames a row, up to 2^40.
-    frames_per_chunk: frames a row of each chunk but the last; a chunk is at most 2^22 codes.
-    segment_frames: frames a scale, a divisor of frames_per_chunk; 0 is no scales.
-    codebook_sizes: entries of each of 1 to 1024 codebooks, 1 to 65536, together at most 2^20.
+    streams: 1 to 1024 of them, all of it in 65536 bytes.
+    metadata: texts about the file as a whole; see `fields.check_metadata`.
   """
 
-  codec: str
-  weights_hash: bytes
-  dtype: str = "float32"
-  sample_rate: int
-  channels: int
-  batch: int
-  num_samples: int
-  hop_length: int
-  num_frames: int
-  frames_per_chunk: int
-  segment_frames: int = 0
-  codebook_sizes: tuple[int, ...]
+  streams: tuple[Stream, ...]
+  metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    if not 1 <= len(self.codec.encode()) <= 255 or not self.codec.isprintable():
-      raise ValueError("codec must be a printable name of 1 to 255 bytes")
-    if len(self.weights_hash) != 16:
-      raise ValueError(f"weights_hash must have 16 bytes, not {len(self.weights_hash)}")
-    if self.dtype not in _DTYPES:
-      raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {self.dtype}")
-    for name, (low, high) in _LIMITS.items():
-      if not low <= getattr(self, name) <= high:
-        raise ValueError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
-    if not 1 <= len(self.codebook_sizes) <= _MAX_CODEBOOKS:
-      raise ValueError(f"a file has 1 to {_MAX_CODEBOOKS} codebooks")
-    if any(not 1 <= size <= adaptive.MAX_SIZE for size in self.codebook_sizes):
-      raise ValueError(f"codebook sizes must be 1 to {adaptive.MAX_SIZE}")
-    if sum(self.codebook_sizes) > adaptive.MAX_ENTRIES:
-      raise ValueError(f"codebooks may have {adaptive.MAX_ENTRIES} entries together")
-    if self.num_samples > self.num_frames * self.hop_length:
-      raise ValueError(
-        f"{self.num_samples} samples do not fit {self.num_frames} frames of {self.hop_length}"
-      )
-    frames = min(self.frames_per_chunk, self.num_frames)
-    if self.batch * frames * len(self.codebook_sizes) > adaptive.MAX_SYMBOLS:
-      raise ValueError(f"a chunk has more than {adaptive.MAX_SYMBOLS} codes")
-    if self.segment_frames and self.frames_per_chunk % self.segment_frames:
-      raise ValueError("frames_per_chunk must be a multiple of segment_frames")
-
-  @property
-  def bitrate(self) -> float:
-    """Nominal bit/s of one row: its codes at log2(size) bits, without scales and framing."""
-    bits_per_frame = sum(math.log2(size) for size in self.codebook_sizes)
-    return self.sample_rate / self.hop_length * bits_per_frame
-
-  @property
-  def num_chunks(self) -> int:
-    return -(-self.num_frames // self.frames_per_chunk)
+    if not 1 <= len(self.streams) <= _MAX_STREAMS:
+      raise ValueError(f"a file has 1 to {_MAX_STREAMS} streams, not {len(self.streams)}")
+    check_metadata(self.metadata)
 
 
-def chunk_shape(header: Header, index: int) -> tuple[int, int, int]:
-  """[B, F, Q] of the codes of chunk `index`; ValueError if there is no such chunk."""
-  if not 0 <= index < header.num_chunks:
-    raise ValueError(f"no chunk {index} in a file of {header.num_chunks}")
-  frames = min(header.frames_per_chunk, header.num_frames - index * header.frames_per_chunk)
-  return header.batch, frames, len(header.codebook_sizes)
+class Layout(NamedTuple):
+  """A file's header and places.
 
+  Attributes:
+    header: what the file says about itself.
+    crc: checksum of the header, 4 bytes, which those of the chunks start from.
+    starts: for each stream the offsets of its records, int64 [chunks + 1], and where they end.
+  """
 
-def chunk_shapes(header: Header) -> Iterator[tuple[int, int, int]]:
-  """[B, F, Q] of the codes of each chunk in turn."""
-  return (chunk_shape(header, index) for index in range(header.num_chunks))
+  header: Header
+  crc: bytes
+  starts: tuple[np.ndarray, ...]
 
 
 def header_bytes(header: Header) -> bytes:
-  """The header as it stands in a file, from the magic to its checksum."""
-  name = header.codec.encode()
-  body = varint(len(name)) + name + header.weights_hash + bytes([_DTYPES[header.dtype]])
-  body += b"".join(varint(getattr(header, field)) for field in _LIMITS)
-  runs: list[list[int]] = []
-  for size in header.codebook_sizes:
-    if runs and runs[-1][0] == size:
-      runs[-1][1] += 1
-    else:
-      runs.append([size, 1])
-  body += varint(len(runs)) + b"".join(varint(size) + varint(count) for size, count in runs)
+  """The header as it stands in a file, from the magic to its checksum; the index comes next.
+
+  Raises:
+    ValueError: if it takes more than 65536 bytes.
+  """
+  body = varint(len(header.streams))
+  for description in map(stream_bytes, header.streams):
+    body += varint(len(description)) + description
+  body += metadata_bytes(header.metadata)
+  if len(body) > _MAX_HEADER:
+    raise ValueError(f"streams and metadata take {len(body)} bytes, more than {_MAX_HEADER}")
   data = MAGIC + bytes([VERSION]) + varint(len(body)) + body
   return data + crc_bytes(data)
+
+
+def index_bytes(lengths: Sequence[int], header_crc: bytes) -> bytes:
+  """The index of a file: the bytes of each chunk's payload, in order of the records."""
+  width = max(1, -(-max(lengths, default=0).bit_length() // 8))
+  data = bytes([width]) + b"".join(length.to_bytes(width, "little") for length in lengths)
+  return data + crc_bytes(data, int.from_bytes(header_crc, "little"))
 
 
 def read_header(data: bytes) -> Header:
@@ -136,11 +92,59 @@ def read_header(data: bytes) -> Header:
   Raises:
     CodecError: if this is no .jxc file, too new, truncated, damaged, or says what cannot be.
   """
-  return parse_header(memoryview(data))[0]
+  return _parse_header(memoryview(data))[0]
 
 
-def parse_header(view: memoryview) -> tuple[Header, int]:
-  """The header and the offset of the first chunk; raises as `read_header`."""
+def read_layout(data: bytes) -> Layout:
+  """The header and the places of all chunks; the file must end where the last of them does.
+
+  Raises:
+    CodecError: as `read_header`, and if the index is damaged or what it says cannot be.
+  """
+  view = memoryview(data)
+  header, at = _parse_header(view)
+  crc = bytes(view[at - 4 : at])
+  counts = [stream.num_chunks for stream in header.streams]
+  width = view[at] if at < len(view) else 1
+  size = 1 + width * sum(counts)
+  # Each chunk has a length in the index and a frame around its payload, if nothing else.
+  if size + 4 + RECORD_FRAME * sum(counts) > len(view) - at:
+    raise CodecError(f"truncated: {sum(counts)} chunks do not fit {len(view) - at} bytes")
+  end = at + size + 4
+  if view[end - 4 : end] != crc_bytes(view[at : end - 4], int.from_bytes(crc, "little")):
+    raise CodecError("index is damaged (checksum)")
+  if not 1 <= width <= 4:
+    raise CodecError(f"index is not valid: lengths of {width} bytes")
+  table = np.frombuffer(view[at + 1 : end - 4], np.uint8).reshape(-1, width)
+  lengths = np.pad(table, ((0, 0), (0, 4 - width))).view("<u4")[:, 0].astype(np.int64)
+  places = np.cumsum(np.concatenate([[end], lengths + RECORD_FRAME]))
+  starts, first = [], 0
+  for stream, count in zip(header.streams, counts, strict=True):
+    _check_lengths(stream, lengths[first : first + count])
+    starts.append(places[first : first + count + 1])
+    first += count
+  if places[-1] > len(view):
+    raise CodecError(
+      f"truncated: the last chunk ends {places[-1] - len(view)} bytes after the file"
+    )
+  if places[-1] < len(view):
+    raise CodecError(f"{len(view) - places[-1]} bytes too many after the last chunk")
+  return Layout(header, crc, tuple(starts))
+
+
+def _check_lengths(stream: Stream, lengths: np.ndarray) -> None:
+  """No chunk is smaller than its scales, or larger than its scales and packed codes."""
+  if not lengths.size:
+    return
+  last = stream.num_chunks - 1
+  for part, index in ((lengths[:-1], 0), (lengths[-1:], last)):
+    least, most = payload_limits(stream, index)
+    if part.size and (part.min() < least or part.max() > most):
+      raise CodecError(f"index is not valid: a chunk's payload is not {least} to {most} bytes")
+
+
+def _parse_header(view: memoryview) -> tuple[Header, int]:
+  """The header, and the offset of what comes after it."""
   if bytes(view[:4]) != MAGIC:
     if len(view) and MAGIC.startswith(bytes(view[:4])):
       raise CodecError("truncated: no whole header")
@@ -160,66 +164,21 @@ def parse_header(view: memoryview) -> tuple[Header, int]:
   if view[end : end + 4] != crc_bytes(view[:end]):
     raise CodecError("header is damaged (checksum)")
   try:
-    # What follows the known fields is from a later writer, and skipped.
-    return _parse_fields(view[start:end]), end + 4
+    return _parse_body(view[start:end]), end + 4
   except ValueError as error:
     raise CodecError(f"header is not valid: {error}") from error
 
 
-def _parse_fields(body: memoryview) -> Header:
-  length, at = read_varint(body, 0, "header")
-  if length > 255:
-    raise CodecError(f"header is not valid: a codec name of {length} bytes")
-  fixed = bytes(body[at : at + length + 17])
-  if len(fixed) < length + 17:
-    raise CodecError("header is not valid: it ends within a field")
-  at += length + 17
-  dtype = next((name for name, code in _DTYPES.items() if code == fixed[-1]), None)
-  if dtype is None:
-    raise CodecError(f"dtype {fixed[-1]} is unknown to this reader")
-  numbers = {}
-  for field in _LIMITS:
-    numbers[field], at = read_varint(body, at, "header")
-  num_runs, at = read_varint(body, at, "header")
-  sizes: list[int] = []
-  for _ in range(num_runs):  # Ends with the bytes there are, at the latest.
-    size, at = read_varint(body, at, "header")
-    count, at = read_varint(body, at, "header")
-    if not 1 <= count <= _MAX_CODEBOOKS - len(sizes):
-      raise CodecError(f"header is not valid: a run of {count} codebooks")
-    sizes += [size] * count
-  return Header(
-    codec=fixed[:length].decode(),
-    weights_hash=fixed[length : length + 16],
-    dtype=dtype,
-    codebook_sizes=tuple(sizes),
-    **numbers,
-  )
-
-
-def varint(value: int) -> bytes:
-  """LEB128: seven bits a byte, lowest first, the high bit set on all bytes but the last."""
-  out = bytearray()
-  while value > 0x7F:
-    out.append(value & 0x7F | 0x80)
-    value >>= 7
-  return bytes(out) + bytes([value])
-
-
-def read_varint(view: memoryview, start: int, what: str) -> tuple[int, int]:
-  """The number at `start`, below 2^64 and in its shortest form, and the offset after it."""
-  value = 0
-  for at in range(start, min(start + 10, len(view))):
-    value |= (view[at] & 0x7F) << 7 * (at - start)
-    if view[at] < 0x80:
-      if value >> 64 or (at > start and not view[at]):
-        raise CodecError(f"{what} is damaged (a number is not in its shortest form)")
-      return value, at + 1
-  if len(view) < start + 10:
-    raise CodecError(f"truncated: {what} ends within a number")
-  raise CodecError(f"{what} is damaged (a number of more than 64 bits)")
-
-
-def crc_bytes(data: bytes | memoryview, seed: int = 0) -> bytes:
-  """CRC-32 of `data` as zlib has it, little-endian, going on from the checksum `seed`."""
-  return zlib.crc32(data, seed).to_bytes(4, "little")
+def _parse_body(body: memoryview) -> Header:
+  count, at = read_varint(body, 0, "header")
+  if count > _MAX_STREAMS:
+    raise CodecError(f"header is not valid: {count} streams")
+  streams = []
+  for _ in range(count):
+    length, at = read_varint(body, at, "header")
+    description, at = read_bytes(body, at, length)
+    streams.append(parse_stream(description))
+  metadata: dict[str, str] = {}
+  for _, content in read_fields(body, at, (PAIR,)):
+    read_pair(content, metadata)
+  return Header(streams=tuple(streams), metadata=metadata)

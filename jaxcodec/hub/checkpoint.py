@@ -9,6 +9,7 @@ import numpy as np
 import safetensors
 
 from jaxcodec.errors import CodecError
+from jaxcodec.hub import foreign
 
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
@@ -17,7 +18,9 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
   try:
     config = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
-    raise CodecError(f"{directory} holds no config.json") from None
+    other = foreign.find(directory)
+    reason = f": {foreign.refusal(other)}" if other is not None else ""
+    raise CodecError(f"{directory} holds no config.json{reason}") from None
   except (OSError, ValueError, RecursionError) as error:
     raise CodecError(f"{path} cannot be read: {error}") from None
   if not isinstance(config, dict):
@@ -40,9 +43,10 @@ class Tensors:
       return
     self.path = path / "model.safetensors"
     if not self.path.is_file():
-      other = next((p.name for p in path.glob("*.bin")), None)
-      hint = f" ({other} is a pickle, which is not read)" if other else ""
-      raise CodecError(f"{path} holds no model.safetensors{hint}")
+      other = foreign.find(path)
+      if other is not None:
+        raise CodecError(f"{path} holds no model.safetensors: {foreign.refusal(other)}")
+      raise CodecError(f"{path} holds no model.safetensors")
     try:
       file = safetensors.safe_open(self.path, framework="numpy")
     except (OSError, safetensors.SafetensorError) as error:

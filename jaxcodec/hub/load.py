@@ -5,7 +5,7 @@ import pathlib
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import dac, encodec, lyra, mimi, native
+from jaxcodec.hub import dac, encodec, foreign, lyra, mimi, native
 from jaxcodec.hub.checkpoint import read_config
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
@@ -20,14 +20,16 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
   """Loads a codec.
 
   Args:
-    name_or_path: a bundled codec's name; a directory that `save` wrote or of the Hugging Face's
-      layout (`config.json`, `model.safetensors`); a repository of theirs, such as
-      "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a directory that
-      holds it; or a directory with the three `.tflite` files of Lyra V2.
+    name_or_path: a bundled codec's name; a directory that `save` wrote, with `model.safetensors` or
+      an Orbax checkpoint; one of the Hugging Face's layout (`config.json`, `model.safetensors`); a
+      repository of theirs, such as "facebook/encodec_24khz"; the `weights.pth` of
+      descript-audio-codec, or a directory that holds it; or a directory with the three `.tflite`
+      files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
-    CodecError: if nothing of that name is found, or what is found is damaged or not supported.
+    CodecError: if nothing of that name is found, or what is found is damaged, not supported, or of
+      a kind that may run code when it is read: pickles, and archives that may hold them.
     ValueError: if the codec has no exact form.
   """
   codec = _load(name_or_path, exact)
@@ -50,6 +52,8 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
     return _load_directory(directory, name)
   if directory.suffix == ".pth" and directory.is_file():
     return dac.load_original(directory, directory.stem)
+  if directory.is_file():
+    raise foreign.refusal(directory)
   if isinstance(name_or_path, str) and _is_repository(name):
     return _load_directory(_download(name), name)
   names = ", ".join(bundled())

@@ -1,4 +1,4 @@
-"""Our own codec directories: `config.json` and `model.safetensors`."""
+"""Our own codec directories: `config.json`, and `model.safetensors` or an Orbax checkpoint."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as serialize
 
+from jaxcodec import atomic
 from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.lyra import Lyra
@@ -20,6 +21,7 @@ from jaxcodec.audio.mimi import Mimi
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.codec import Codec, module_config
 from jaxcodec.errors import CodecError
+from jaxcodec.hub import orbax as orbax_lib
 from jaxcodec.hub.checkpoint import Tensors, read_config
 
 _FORMAT = "jaxcodec"
@@ -33,13 +35,23 @@ _SYSTEMS: dict[str, type[SoundCodec]] = {
 }
 
 
-def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float32) -> None:
+def save(
+  codec: Codec,
+  directory: str | pathlib.Path,
+  *,
+  dtype: Any = jnp.float32,
+  orbax: bool = False,
+) -> None:
   """Writes a codec as `config.json` and `model.safetensors`, made anew if they are there.
+
+  Each file is there whole or not at all, whenever the process is killed.
 
   Args:
     directory: made if need be.
     dtype: float type of the stored weights; float16 halves the file, `load` gives float32 again.
       Integers are stored as they are.
+    orbax: whether to write the weights as an Orbax checkpoint in `orbax/`, a tree of `params` and
+      `prior`, and not as `model.safetensors`.
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
@@ -57,8 +69,15 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
     for k, v in flat.items()
   }
   arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
-  (directory / "model.safetensors").write_bytes(serialize(arrays))
-  (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+  weights = directory / "model.safetensors"
+  if orbax:
+    orbax_lib.write_arrays(directory, arrays)
+    # What `load` would take first.
+    weights.unlink(missing_ok=True)
+  else:
+    atomic.write(weights, serialize(arrays))
+  text = json.dumps(config, indent=2) + "\n"
+  atomic.write(directory / "config.json", text.encode())
 
 
 def _prior_shape(module: SoundCodec) -> tuple[int, int]:
@@ -87,12 +106,18 @@ def load_native(directory: pathlib.Path) -> Codec:
     shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
     raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
-  tensors = Tensors(directory)
+  leaves, prior_shape = flatten_dict(shapes, sep="/"), _prior_shape(module)
+  if (directory / orbax_lib.NAME).is_dir() and not (directory / "model.safetensors").exists():
+    needed = {f"params/{path}": leaf.shape for path, leaf in leaves.items()}
+    arrays = orbax_lib.read_arrays(directory, needed | {"prior": prior_shape})
+    tensors = Tensors(directory / orbax_lib.NAME, arrays)
+  else:
+    tensors = Tensors(directory)
   flat = {
     path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape, leaf.dtype))
-    for path, leaf in flatten_dict(shapes, sep="/").items()
+    for path, leaf in leaves.items()
   }
-  prior = tensors.take("prior", _prior_shape(module), np.int32)
+  prior = tensors.take("prior", prior_shape, np.int32)
   tensors.finish()
   params = unflatten_dict(flat, sep="/")
   return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)

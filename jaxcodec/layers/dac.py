@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 
 from jaxcodec import functional as F
+from jaxcodec.layers import reach
 from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.conv import Conv1d, ConvTranspose1d
 
@@ -35,6 +36,16 @@ class DacConfig:
     for stride in reversed(self.strides):
       lost = lost * stride + stride % 2
     return lost
+
+  @property
+  def decoder_reach(self) -> reach.Reach:
+    """Latents that a sample of the decoder depends on."""
+    found = reach.conv(reach.Reach(), 7, causal=False)
+    for stride in self.strides:
+      for dilation in DILATIONS:
+        found = reach.conv(found, 7, dilation, causal=False)
+      found = reach.conv_transpose(found, 2 * stride, stride, causal=False)
+    return reach.conv(found, 7, causal=False)
 
 
 def conv(features: int, kernel_size: int, name: str, **window: int) -> Conv1d:

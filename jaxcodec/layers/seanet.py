@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 
 from jaxcodec import functional as F
+from jaxcodec.layers import reach
 from jaxcodec.layers.chain import Chain
 from jaxcodec.layers.conv import Conv1d, ConvTranspose1d, Norm
 from jaxcodec.layers.recurrent import LSTM
@@ -61,6 +62,18 @@ class SEANetConfig:
 
   def lstm(self, name: str) -> LSTM:
     return LSTM(self.num_lstm_layers, name=name)
+
+  @property
+  def decoder_reach(self) -> reach.Reach:
+    """Latents that a sample of the decoder depends on."""
+    found = reach.conv(reach.Reach(), self.last_kernel_size, causal=self.causal)
+    for stride in self.strides:
+      for i in range(self.num_residual_layers):
+        dilation = self.dilation_base**i
+        found = reach.conv(found, self.residual_kernel_size, dilation, causal=self.causal)
+      found = reach.conv_transpose(found, 2 * stride, stride, causal=self.causal)
+    found = reach.recurrence(found) if self.num_lstm_layers else found
+    return reach.conv(found, self.kernel_size, causal=self.causal)
 
 
 class ResidualBlock(nn.Module):

@@ -262,6 +262,7 @@ def test_a_pickle_is_not_read(directory):
   message = error_of(directory)
   assert "no model.safetensors" in message
   assert "pytorch_model.bin is a pickle" in message
+  assert "convert it: safetensors.torch.save_file(" in message
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, -1])

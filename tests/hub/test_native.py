@@ -59,6 +59,64 @@ def test_load_returns_the_bits_that_save_was_given(tmp_path, segmented):
   assert fingerprint(back) == fingerprint(codec)
 
 
+@pytest.fixture(scope="module")
+def orbax_directory(tmp_path_factory):
+  path = tmp_path_factory.mktemp("saved") / "codec"
+  jaxcodec.save(tiny(), path, orbax=True)
+  return path
+
+
+def test_an_orbax_checkpoint_holds_the_same_bits(orbax_directory):
+  back, codec = jaxcodec.load(orbax_directory), tiny()
+  assert jax.tree.structure(back) == jax.tree.structure(codec)
+  for got, want in zip(jax.tree.leaves(back), jax.tree.leaves(codec), strict=True):
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(bits(got), bits(want))
+  assert fingerprint(back) == fingerprint(codec)
+
+
+def test_what_orbax_itself_writes_is_read(directory):
+  from orbax.checkpoint import v1 as ocp
+
+  codec = tiny()
+  jaxcodec.save(dataclasses.replace(codec, prior=codec.prior + 1), directory)
+  (directory / "model.safetensors").unlink()
+  # As a training loop writes it: jax.Arrays, here spread over devices.
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[-1])
+  tree = jax.device_put({"params": codec.params, "prior": codec.prior}, sharding)
+  ocp.save(directory / "orbax", tree)
+  assert fingerprint(jaxcodec.load(directory)) == fingerprint(codec)
+
+
+def test_saving_in_one_form_replaces_the_other(directory):
+  one, other = (dataclasses.replace(tiny(), prior=tiny().prior + n) for n in (1, 2))
+  jaxcodec.save(one, directory, orbax=True)
+  np.testing.assert_array_equal(jaxcodec.load(directory).prior, one.prior)
+  jaxcodec.save(other, directory)
+  np.testing.assert_array_equal(jaxcodec.load(directory).prior, other.prior)
+  assert not [path.name for path in directory.iterdir() if path.name.startswith(".")]
+
+
+def test_an_orbax_checkpoint_of_other_weights_or_none_is_named(tmp_path, orbax_directory):
+  from orbax.checkpoint import v1 as ocp
+
+  def error_with(tree):
+    ocp.save(tmp_path / "orbax", tree, overwrite=True)
+    return error_of(tmp_path)
+
+  (tmp_path / "config.json").write_text((orbax_directory / "config.json").read_text())
+  params, prior = jax.tree.map(np.asarray, tiny().params), np.asarray(tiny().prior)
+  assert "lacks the weight prior" in error_with({"params": params})
+  assert "weight prior " in error_with({"params": params, "prior": prior[:, :5]})
+  assert "not have, as extra" in error_with({"params": params, "prior": prior, "extra": prior})
+  bad = jax.tree.map(lambda leaf: leaf * np.nan, params)
+  assert "is not finite" in error_with({"params": bad, "prior": prior})
+  for path in (tmp_path / "orbax").rglob("*"):
+    if path.is_file() and path.stat().st_size > 100:
+      path.write_bytes(path.read_bytes()[:50])
+  assert "is not an Orbax checkpoint" in error_of(tmp_path)
+
+
 def test_save_writes_over_what_is_there(directory):
   codec = dataclasses.replace(tiny(), prior=tiny().prior + 1)
   jaxcodec.save(codec, directory)
