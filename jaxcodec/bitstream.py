@@ -11,8 +11,9 @@ import numpy as np
 from jaxcodec import chunked, codec as codec_lib
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.codec import Codec
-from jaxcodec.entropy import container
+from jaxcodec.entropy import container, learned as learned_lib
 from jaxcodec.entropy.container import Header
+from jaxcodec.entropy.learned import LearnedPrior
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load
 
@@ -20,19 +21,22 @@ from jaxcodec.hub.load import bundled, load
 CHUNK_SECONDS = 10
 
 
-def compress(codec: Codec, x, *, bitrate: int | None = None) -> bytes:
+def compress(codec: Codec, x, *, bitrate: int | None = None, learned: bool = False) -> bytes:
   """A signal as the bytes of a `.jxc` file.
 
   Args:
     codec: what `jaxcodec.load` returned.
     x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length.
     bitrate: one of `codec.bitrates` in bit/s; None for the highest.
+    learned: whether to use the codec's learned prior, for a smaller file in more time.
 
   Raises:
-    ValueError: if the shape, the type or the bitrate does not fit, or a sample is not finite.
+    ValueError: if the shape, the type or the bitrate does not fit, a sample is not finite, or the
+      codec has no learned prior.
   """
   x = np.asarray(x)
-  return compress_blocks(codec, [x], batch=x.shape[0] if x.ndim else 0, bitrate=bitrate)
+  batch = x.shape[0] if x.ndim else 0
+  return compress_blocks(codec, [x], batch=batch, bitrate=bitrate, learned=learned)
 
 
 def decompress(data: bytes, codec: Codec | None = None) -> np.ndarray:
@@ -51,9 +55,15 @@ def decompress(data: bytes, codec: Codec | None = None) -> np.ndarray:
 
 
 def compress_blocks(
-  codec: Codec, blocks: Iterable[np.ndarray], *, batch: int = 1, bitrate: int | None = None
+  codec: Codec,
+  blocks: Iterable[np.ndarray],
+  *,
+  batch: int = 1,
+  bitrate: int | None = None,
+  learned: bool = False,
 ) -> bytes:
   """As `compress`, for a signal that comes in blocks `[batch, time, channels]` of any lengths."""
+  network = _require_learned_prior(codec) if learned else None
   nothing = codec_lib.encode(codec, jnp.zeros((1, 0, codec.channels)), bitrate=bitrate)
   codes = nothing.codes if isinstance(nothing, ScaledCodes) else nothing
   num_codebooks = codes.shape[-1]
@@ -90,11 +100,25 @@ def compress_blocks(
     codebook_sizes=codec.codebook_sizes[:num_codebooks],
   )
   prior = np.asarray(codec.prior)[:num_codebooks]
+  coded = _under_learned_prior(network, chunks) if network else [None] * len(chunks)
   records = [
-    container.encode_chunk(header, index, codes, scales, prior)
+    container.encode_chunk(header, index, codes, scales, prior, coded[index])
     for index, (codes, scales) in enumerate(chunks)
   ]
   return container.write(header, records)
+
+
+def _require_learned_prior(codec: Codec) -> LearnedPrior:
+  if codec.learned is None:
+    raise ValueError(f"codec {codec.name} has no learned prior")
+  return codec.learned
+
+
+def _under_learned_prior(prior: LearnedPrior, chunks) -> list[tuple[bytes, bytes]]:
+  """What `container.encode_chunk` takes of each chunk's codes."""
+  digest = learned_lib.digest(prior)
+  codes = [np.asarray(codes) for codes, _ in chunks]
+  return [(coded, digest) for coded in learned_lib.encode(prior, codes)]
 
 
 def decompress_blocks(
@@ -118,7 +142,7 @@ def _decode_blocks(codec: Codec, header: Header, data: bytes) -> Iterator[np.nda
   prior = np.asarray(codec.prior)[: len(header.codebook_sizes)]
   # Pieces of our own size, whatever the file's chunks are: that bounds the memory.
   frames = chunked.chunk_frames(codec, CHUNK_SECONDS)
-  chunks = container.read_chunks(data, prior)
+  chunks = container.read_chunks(data, prior, codec.learned)
   return chunked.decode_blocks(codec, chunks, frames, header.num_samples)
 
 

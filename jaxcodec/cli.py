@@ -82,7 +82,10 @@ def _encode(options: argparse.Namespace) -> None:
   if packets:
     data = _packed(codec, blocks, bitrate)
   else:
-    data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate)
+    learned = options.prior == "learned"
+    if learned and codec.learned is None:
+      raise UsageError(f"codec {codec.name} has no learned prior")
+    data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate, learned=learned)
   if options.output == "-":
     sys.stdout.buffer.write(data)
   else:
@@ -322,6 +325,9 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument("output", help="a .jxc file, .lyra for bare packets; - for stdout")
   encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
+  encode.add_argument(
+    "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"
+  )
   encode.add_argument("--force", **force)
   decode = command("decode", _decode, "Decodes a .jxc file into a sound file.")
   decode.add_argument("input", help="a .jxc or .lyra file; - for stdin")

@@ -1,4 +1,4 @@
-"""The lanes of `functional.rans` in NumPy: what they must equal, and how a host without JAX reads them.
+"""The lanes of `functional.rans` in NumPy: what they must equal, and a host's way to read them.
 
 Shapes as there: N steps, L lanes, R tables, K entries.
 """

@@ -2,13 +2,14 @@
 
 Shapes: L lanes (a row of a chunk each), F frames, Q codebooks in use, K entries, N = F Q symbols.
 
-A lane's symbols are its codes, frame by frame and in each the codebooks in turn, under the frequencies
-of `prior_model`, in the rANS of `functional.rans` with P = 16. To write, the network sees all frames at
-once; to read, it goes frame by frame with its keys and values kept, all lanes together, in one compiled
-program. Both do the same arithmetic on whole numbers, so they agree wherever they run.
+A lane's symbols are its codes, frame by frame and in each the codebooks in turn, under the
+frequencies of `prior_model`, in the rANS of `functional.rans` with P = 16. To write, the network
+sees all frames at once; to read, it goes frame by frame with its keys and values kept, all lanes
+together, in one compiled program. Both do the same arithmetic on whole numbers, so they agree
+wherever they run.
 
-A chunk's payload: for each row but the last the number of its words in 4 bytes; then for each row its
-state in 4 bytes and its words in 2 bytes each; all little-endian.
+A chunk's payload: for each row but the last the number of its words in 4 bytes; then for each row
+its state in 4 bytes and its words in 2 bytes each; all little-endian.
 """
 
 import dataclasses
@@ -29,8 +30,9 @@ from jaxcodec.functional import rans
 
 # Writing compares each pair of a chunk's frames, so longer chunks are left to other coders.
 MAX_FRAMES = 1024
-# Lanes of the programs: few for one recording, more for many. Idle ones are cheap.
+# Lanes of the programs that read: few for one recording, more for many. Idle ones are cheap.
 _LANES = (8, 32)
+_LANES_WRITTEN = 8
 
 
 @jax.tree_util.register_dataclass
@@ -51,8 +53,10 @@ class LearnedPrior:
   def fits(self, sizes: Sequence[int], frames: int) -> bool:
     """Whether chunks of `frames` frames of codebooks of `sizes` can be coded."""
     c = self.config
-    return 2 <= len(sizes) <= c.num_codebooks and set(sizes) == {c.codebook_size} and (
-      0 < frames <= MAX_FRAMES
+    return (
+      2 <= len(sizes) <= c.num_codebooks
+      and set(sizes) == {c.codebook_size}
+      and (0 < frames <= MAX_FRAMES)
     )
 
 
@@ -88,7 +92,7 @@ def encode(prior: LearnedPrior, chunks: Sequence[np.ndarray]) -> list[bytes]:
       raise ValueError("a code is outside its codebook")
   lanes = [row for codes in chunks for row in codes]
   coded: list[tuple[bytes, bytes]] = []
-  for some in _groups(lanes):
+  for some in _groups(lanes, _LANES_WRITTEN):
     longest = max(len(row) for row in some)
     padded = np.zeros((_num_lanes(some), _round_up(longest), prior.config.num_codebooks), np.int32)
     for lane, row in enumerate(some):
@@ -116,14 +120,15 @@ def encode(prior: LearnedPrior, chunks: Sequence[np.ndarray]) -> list[bytes]:
 
 def decode(
   prior: LearnedPrior, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int, int]]
-) -> list[np.ndarray]:
+) -> list[np.ndarray | None]:
   """The codes int32 [B, F, Q] of each payload; `shapes` say which, with one Q.
 
-  Codes are in range whatever the payloads are. The time is bounded by the shapes.
+  None for a payload that does not end as it should. The codes of others are in range whatever the
+  payloads are, and the time is bounded by the shapes.
 
   Raises:
     ValueError: if a shape does not fit the prior.
-    CodecError: if a payload is visibly damaged.
+    CodecError: as `check_payload`.
   """
   if not payloads:
     return []
@@ -133,8 +138,8 @@ def decode(
     if shape[2] != codebooks or not prior.fits(sizes, shape[1]):
       raise ValueError(f"the prior does not code chunks of shape {shape}")
     lanes += [(state, words, shape[1]) for state, words in _split(payload, shape)]
-  rows: list[np.ndarray] = []
-  for some in _groups(lanes):
+  rows: list[np.ndarray | None] = []
+  for some in _groups(lanes, _LANES[-1]):
     size = _num_lanes(some)
     frames = _round_up(max(length for _, _, length in some))
     words = np.zeros((size, frames * prior.config.num_codebooks), np.uint32)
@@ -143,16 +148,24 @@ def decode(
     for lane, (state, read, length) in enumerate(some):
       words[lane, : len(read)] = read
       states[lane], counts[lane], lengths[lane] = state, len(read), length
-    streams = rans.Streams(words, counts, states)
+    streams = rans.Streams(jnp.asarray(words), jnp.asarray(counts), jnp.asarray(states))
     codes, intact = jax.tree.map(np.asarray, _read(prior, streams, lengths, codebooks))
-    if not intact.all():
-      raise CodecError("codes under a learned prior are damaged")
-    rows += [codes[lane, :length, :codebooks] for lane, (_, _, length) in enumerate(some)]
-  out, at = [], 0
+    rows += [
+      codes[lane, :length, :codebooks] if intact[lane] else None
+      for lane, (_, _, length) in enumerate(some)
+    ]
+  out: list[np.ndarray | None] = []
+  at = 0
   for shape in shapes:
-    out.append(np.stack(rows[at : at + shape[0]]))
+    chunk = [row for row in rows[at : at + shape[0]] if row is not None]
+    out.append(np.stack(chunk) if len(chunk) == shape[0] else None)
     at += shape[0]
   return out
+
+
+def check_payload(payload: bytes | memoryview, shape: tuple[int, int, int]) -> None:
+  """Raises CodecError if a payload cannot be one of codes of `shape` [B, F, Q]."""
+  _split(payload, shape)
 
 
 @functools.partial(jax.jit, static_argnames="codebooks")
@@ -160,14 +173,14 @@ def _push_all(start, freq, there, codebooks: int):
   """rANS of intervals [L, F, Q] where there are frames."""
   start = jnp.where(there, start, 0)[..., :codebooks]
   freq = jnp.where(there, freq, prior_model.TOTAL)[..., :codebooks]
-  flat = [jnp.moveaxis(x, 0, -1).reshape(-1, len(x)) for x in (start, freq)]
-  return rans.encode(*flat, PRECISION)
+  start, freq = (jnp.moveaxis(x, 0, -1).reshape(-1, len(x)) for x in (start, freq))
+  return rans.encode(start, freq, PRECISION)
 
 
 @jax.jit
 def _intervals(prior: LearnedPrior, codes, num_active):
-  """Starts and frequencies uint32 [L, F, Q] of codes [L, F, Q]; those beyond num_active mean nothing."""
-  params = jax.tree.map(lambda x: x.astype(jnp.float32), prior.params)
+  """Starts and frequencies uint32 [L, F, Q] of codes [L, F, Q], of which num_active are in use."""
+  params = prior_model.as_float(prior.params)
   vectors, books = prior.vectors.astype(jnp.float32), jnp.arange(codes.shape[-1])
   entries = jnp.where((books < num_active)[:, None], vectors[books, codes], 0)
   latents = jnp.cumsum(entries, axis=2)  # Whole numbers: exact.
@@ -191,7 +204,7 @@ def _intervals(prior: LearnedPrior, codes, num_active):
 def _read(prior: LearnedPrior, streams: rans.Streams, lengths, num_active):
   """`(codes int32 [L, F, Q], intact bool [L])`; the words are [L, F Q] wide."""
   config = prior.config
-  params = jax.tree.map(lambda x: x.astype(jnp.float32), prior.params)
+  params = prior_model.as_float(prior.params)
   vectors, lanes = prior.vectors.astype(jnp.float32), jnp.arange(len(lengths))
   most = streams.words.shape[1] // config.num_codebooks
   nothing = jnp.zeros((len(lengths), config.latent))
@@ -253,7 +266,7 @@ def _place(parts, slot):
   return passed.sum(axis=-1, dtype=jnp.int32), jnp.where(passed, parts, 0).sum(axis=-1)
 
 
-def _split(payload: bytes, shape: tuple[int, int, int]) -> list[tuple[int, np.ndarray]]:
+def _split(payload, shape: tuple[int, int, int]) -> list[tuple[int, np.ndarray]]:
   """State and words of each row."""
   batch, frames, codebooks = shape
   head = 4 * (batch - 1)
@@ -276,8 +289,8 @@ def _split(payload: bytes, shape: tuple[int, int, int]) -> list[tuple[int, np.nd
   return rows
 
 
-def _groups(lanes: list) -> list[list]:
-  return [lanes[i : i + _LANES[-1]] for i in range(0, len(lanes), _LANES[-1])]
+def _groups(lanes: list, size: int) -> list[list]:
+  return [lanes[i : i + size] for i in range(0, len(lanes), size)]
 
 
 def _num_lanes(group: list) -> int:

@@ -4,10 +4,10 @@ Shapes: B rows, T frames, D features, H heads, W frames of the window, Q codeboo
 features of a latent, U features that meet the entries.
 
 A frame's codes stand for a latent, the sum of their entries. Over time, a Transformer sees the
-latents of the frames before. Over codebooks, a network of two layers sees what it says and the sum of the
-frame's entries so far, and its output meets a table of the codebook's K entries: logits in units
-of 1/32 bit. All of it is arithmetic on whole numbers (`functional.whole`): weights and activations of
-8 bits, so frequencies are the same integers everywhere.
+latents of the frames before. Over codebooks, a network of two layers sees what it says and the sum
+of the frame's entries so far, and its output meets a table of the codebook's K entries: logits in
+units of 1/32 bit. All of it is arithmetic on whole numbers (`functional.whole`): weights and
+activations of 8 bits, so frequencies are the same integers everywhere.
 
 Real numbers stand in units of: 1/32 activations, 1/64 the residual stream, 1/128 weights, 1/4096
 biases, 1/32 latents as summed, 1/8 as seen.
@@ -26,6 +26,7 @@ UNIT = 32
 LOGIT_STEPS = 32  # A logit of 32 is one bit.
 PRECISION = 16
 TOTAL = 1 << PRECISION  # Of the frequencies of a codebook's entries.
+_WEIGHT_UNIT = 128
 _ATTENTION_STEPS = 16
 _STREAM_LIMIT = 2047
 _BIAS_LIMIT = 1 << 19
@@ -56,6 +57,18 @@ class PriorConfig:
   window: int = 128
   depth_hidden: int = 256
   output: int = 96
+
+  def __post_init__(self):
+    sums = (3 * self.latent, self.hidden, self.depth_hidden + self.features + self.latent)
+    if any(value < 1 for value in dataclasses.astuple(self)):
+      raise ValueError("sizes of a prior are 1 or more")
+    # What keeps each sum of products of 8 bits, and its bias, below 2^24.
+    if max(*sums, self.output) > 1000 or self.features > 256 or self.window > 128:
+      raise ValueError("a prior of these sizes does not add up exactly in float32")
+    if not 2 <= self.codebook_size <= 1 << 15 or self.features % self.heads:
+      raise ValueError(
+        "a prior has 2 to 32768 entries a codebook, and features a multiple of heads"
+      )
 
 
 def init(key, config: PriorConfig, codebooks, counts) -> Any:
@@ -98,17 +111,54 @@ def init(key, config: PriorConfig, codebooks, counts) -> Any:
   }
 
 
+def shapes(config: PriorConfig) -> Any:
+  """The parameters' shapes."""
+  books = jnp.zeros((config.num_codebooks, config.codebook_size, config.latent))
+  counts = np.ones(books.shape[:2])
+  return jax.eval_shape(lambda key: init(key, config, books, counts), jax.random.key(0))
+
+
 def quantize(params: Any) -> Any:
   """Real parameters as whole numbers (float32), with the gradient of the real ones."""
 
   def leaf(path, x):
-    bias = "bias" in path[-1].key or path[-1].key in ("start", "active")
-    if path[-1].key == "near":
-      return whole.clip(whole.whole(x * _ATTENTION_STEPS), 1 << 12)
-    scaled = whole.whole(x * (128 * UNIT if bias else 128))
-    return whole.clip(scaled, _BIAS_LIMIT if bias else whole.INT8)
+    unit, limit = _unit_and_limit(path)
+    return whole.clip(whole.whole(x * unit), limit)
 
   return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def dtypes(config: PriorConfig) -> Any:
+  """How the whole numbers are stored: weights as int8, all else as int32."""
+
+  def leaf(path, _):
+    return np.dtype(np.int8 if _unit_and_limit(path)[1] == whole.INT8 else np.int32)
+
+  return jax.tree_util.tree_map_with_path(leaf, shapes(config))
+
+
+def as_float(params: Any) -> Any:
+  """Stored parameters as the functions below take them."""
+  return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+
+
+def in_range(params: Any) -> bool:
+  """Whether stored parameters are what `quantize` could have made: then all sums are exact."""
+
+  def leaf(path, x):
+    return np.abs(x.astype(np.int64)).max() <= _unit_and_limit(path)[1]
+
+  return all(jax.tree.leaves(jax.tree_util.tree_map_with_path(leaf, params)))
+
+
+def _unit_and_limit(path) -> tuple[int, int]:
+  """What 1.0 of a parameter is, and the most that it may be."""
+  name = path[-1].key
+  if name == "near":
+    return _ATTENTION_STEPS, 1 << 12
+  if "bias" in name or name in ("start", "active"):
+    return _WEIGHT_UNIT * UNIT, _BIAS_LIMIT
+  return _WEIGHT_UNIT, whole.INT8
 
 
 def code_vectors(codebooks) -> jax.Array:
@@ -122,7 +172,7 @@ def seen(latent):
 
 
 def frame_inputs(first, second, total):
-  """What the Transformer sees of frames, [..., 3 C]: sums of one, two and all code vectors [..., C]."""
+  """What the Transformer sees of frames [..., 3 C]: sums of one, two, all code vectors [..., C]."""
   return jnp.concatenate([seen(first), seen(second), seen(total)], axis=-1)
 
 
@@ -211,8 +261,8 @@ def feed_forward(layer, x, noise):
 def attend(q, k, v, near, visible, noise=None):
   """Means of v [B, H, S, E] in 8 bits [B, H, T, E], weighted by powers of two of scores.
 
-  A score counts 1/16 bit: a product of q [B, H, T, E] and k [B, H, S, E], scaled by 1 / sqrt(E), and
-  `near` [H, T, S].
+  A score counts 1/16 bit: a product of q [B, H, T, E] and k [B, H, S, E], scaled by 1 / sqrt(E),
+  and `near` [H, T, S].
   """
   # log2(32 * 32 * sqrt(E) / 16), halves down.
   halvings = 6 + (v.shape[-1].bit_length() - 1) // 2

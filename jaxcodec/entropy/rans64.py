@@ -1,15 +1,17 @@
 """rANS with a 64-bit state and 32-bit words, byte for byte as CompressAI's coder writes it.
 
-For streams of CompressAI's models, and as the independent check of our other coders. It goes symbol by
-symbol in Python, about a million a second: to be fast use `tables` or `functional.rans`.
+For streams of CompressAI's models, and as the independent check of our other coders. It goes symbol
+by symbol in Python, about a million a second: to be fast use `tables` or `functional.rans`.
 
-Shapes: N symbols, R tables of at most K + 2 bounds. Symbol s under row r of the tables is
-v = s - offset[r]; v in 0..size[r] - 3 has the interval [cdf[v], cdf[v + 1]) of 2^16. The last interval,
-m = size - 2, is an escape: -2v - 1 (v < 0) or 2 (v - m) follows in groups of four raw bits, lowest
+Shapes: N symbols, R tables of at most K + 2 bounds. Symbol s under row r of the tables is v = s -
+offset[r]; v in 0..size[r] - 3 has the interval [cdf[v], cdf[v + 1]) of 2^16. The last interval, m =
+size - 2, is an escape: -2v - 1 (v < 0) or 2 (v - m) follows in groups of four raw bits, lowest
 first, and before them their number, in groups of up to 15.
 
 Source: CompressAI, cpp_exts/rans; ryg_rans, rans64.h (public domain).
 """
+
+import itertools
 
 import numpy as np
 
@@ -122,7 +124,7 @@ def _integers(values) -> list[int]:
 def _tables(cdfs, sizes) -> list[list[int]]:
   tables = [_integers(row)[: int(size)] for row, size in zip(cdfs, sizes, strict=True)]
   for r, table in enumerate(tables):
-    rising = all(a < b for a, b in zip(table, table[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(table))
     if len(table) < 2 or table[0] != 0 or table[-1] != 1 << _PRECISION or not rising:
       raise ValueError(f"table {r} does not rise strictly from 0 to {1 << _PRECISION}")
   return tables

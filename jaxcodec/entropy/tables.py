@@ -1,8 +1,9 @@
 """One stream of symbols under a few given tables, on the host: `constriction`, a call a table.
 
-Shapes: N symbols, R tables of K entries. Symbols under one table are coded together (those of row 0 in
-their order, then those of row 1, ...), as their rows are known to both sides. So the time goes into
-the coder, not into Python. The tables' integers reach the coder as `entropy.adaptive` explains.
+Shapes: N symbols, R tables of K entries. Symbols under one table are coded together (those of row 0
+in their order, then those of row 1, ...), as their rows are known to both sides. So the time goes
+into the coder, not into Python. The tables' integers reach the coder as `entropy.adaptive`
+explains.
 
 Source: https://docs.rs/constriction, stream::queue (32-bit words, 64-bit state, precision 24).
 """
@@ -79,7 +80,7 @@ def _models(cdf: np.ndarray, precision: int) -> list:
   whole = cdf[:, 0].any() or (cdf[:, -1] != 1 << precision).any()
   if not 1 <= precision <= _CODER_PRECISION or whole or (frequencies < 1).any():
     raise ValueError(f"tables must rise strictly from 0 to 2^{precision}")
-  weights = (frequencies << _CODER_PRECISION - precision) - 1
+  weights = frequencies * (1 << _CODER_PRECISION - precision) - 1
   return [
     constriction.stream.model.Categorical(row.astype(np.float64), perfect=False) for row in weights
   ]

@@ -1,9 +1,9 @@
 """Arithmetic on whole numbers for networks whose outputs decide how a stream is read.
 
-Arrays are float32 that hold whole numbers, so that matrix products use the fast paths. All sums stay
-below 2^24: each is exact, in any order, with or without fused multiply-add, on any device. What is no
-sum or product (roots, quotients, powers) is computed in int32. Nothing here rounds a float that is
-not a multiple of a power of two, so two machines cannot disagree.
+Arrays are float32 that hold whole numbers, so that matrix products use the fast paths. All sums
+stay below 2^24: each is exact, in any order, with or without fused multiply-add, on any device.
+What is no sum or product (roots, quotients, powers) is computed in int32. Nothing here rounds a
+float that is not a multiple of a power of two, so two machines cannot disagree.
 
 Each function has the gradient of the real function that it rounds (straight-through), so that the
 same code trains and decides.
@@ -86,7 +86,7 @@ def rms_norm(x, unit: int):
 def power_of_half(x, steps_per_octave: int):
   """About 2^15 * 2^(-x / steps_per_octave) of int32 x >= 0, as int32; 0 from 16 octaves on.
 
-  Within an octave, with f in 0..31, it is 32768 - 672 f + 5 f^2: within 0.6% of the power, falling
+  Within an octave, with f in 0..31, it is 32768 - 672 f + 5 f^2: within 0.7% of the power, falling
   without a jump where octaves meet.
   """
   octave, rest = x // steps_per_octave, x % steps_per_octave

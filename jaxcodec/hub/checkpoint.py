@@ -26,10 +26,15 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
 
 
 class Tensors:
-  """Arrays to be taken once each by name and shape: those of a directory's safetensors file, or
-  `arrays` that were read from the file `path`."""
+  """Arrays to be taken once each by name and shape: those of a directory's safetensors file `name`,
+  or `arrays` that were read from the file `path`."""
 
-  def __init__(self, path: pathlib.Path, arrays: Mapping[str, np.ndarray] | None = None):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    name: str = "model.safetensors",
+  ):
     self.path = path
     self._shape: Callable[[str], tuple[int, ...]]
     self._array: Callable[[str], np.ndarray]
@@ -38,11 +43,11 @@ class Tensors:
       self._array = lambda name: arrays[name]
       self._left = set(arrays)
       return
-    self.path = path / "model.safetensors"
+    self.path = path / name
     if not self.path.is_file():
       other = next((p.name for p in path.glob("*.bin")), None)
       hint = f" ({other} is a pickle, which is not read)" if other else ""
-      raise CodecError(f"{path} holds no model.safetensors{hint}")
+      raise CodecError(f"{path} holds no {name}{hint}")
     try:
       file = safetensors.safe_open(self.path, framework="numpy")
     except (OSError, safetensors.SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Our own codec directories: `config.json` and `model.safetensors`."""
+"""Our own codec directories: `config.json`, `model.safetensors`, and what `learned_prior` adds."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ from jaxcodec.audio.mimi import Mimi
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.codec import Codec, module_config
 from jaxcodec.errors import CodecError
+from jaxcodec.hub import learned_prior
 from jaxcodec.hub.checkpoint import Tensors, read_config
 
 _FORMAT = "jaxcodec"
@@ -59,6 +60,8 @@ def save(codec: Codec, directory: str | pathlib.Path, *, dtype: Any = jnp.float3
   arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
   (directory / "model.safetensors").write_bytes(serialize(arrays))
   (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+  if codec.learned is not None:
+    learned_prior.save_prior(codec.learned, directory)
 
 
 def _prior_shape(module: SoundCodec) -> tuple[int, int]:
@@ -95,7 +98,10 @@ def load_native(directory: pathlib.Path) -> Codec:
   prior = tensors.take("prior", _prior_shape(module), np.int32)
   tensors.finish()
   params = unflatten_dict(flat, sep="/")
-  return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)
+  learned = (
+    learned_prior.load_prior(directory, params) if learned_prior.is_there(directory) else None
+  )
+  return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name, learned=learned)
 
 
 def _built(cls: type, fields: dict[str, Any]) -> Any:
