@@ -300,12 +300,21 @@ def of_codebook(depth, book):
 
 
 def frequencies(logits):
-  """Frequencies uint32 [..., K] of logits: at least 1 each, together 2^16."""
-  size = logits.shape[-1]
+  """Frequencies uint32 [..., K] of logits: at least 1 each, together 2^16.
+
+  Weights w in 0..2^15 become floor(w S / sum(w)), or 1 if that is 0, with S = 2^16 less the entries
+  below a share of 2^-16. What is left over goes to the first entries, one each. With K up to 2048 it
+  is at least -K^2 / 2^18, as those that S makes fall below 1 are worth almost 1 each; the likeliest
+  entry, which has more than 2^16 / K - 2, gives that.
+  """
   below = logits.max(axis=-1, keepdims=True) - logits
   weights = whole.power_of_half(jnp.minimum(below, 16 * LOGIT_STEPS).astype(jnp.int32), LOGIT_STEPS)
-  weights = weights.astype(jnp.uint32)  # At most 2^15 each, so their products stay below 2^31.
-  share = weights * jnp.uint32(TOTAL - size) // weights.sum(axis=-1, keepdims=True) + 1
+  weights = weights.astype(jnp.uint32)  # At most 2^15 each, so the products stay below 2^32.
+  total = weights.sum(axis=-1, keepdims=True)
+  scarce = (weights << PRECISION < total).sum(axis=-1, keepdims=True, dtype=jnp.uint32)
+  share = jnp.maximum(weights * (TOTAL - scarce) // total, 1).astype(jnp.int32)
   rest = TOTAL - share.sum(axis=-1, keepdims=True)
-  likeliest = jnp.arange(size) == jnp.argmax(logits, axis=-1, keepdims=True)
-  return share + jnp.where(likeliest, rest, 0)
+  entry = jnp.arange(logits.shape[-1])
+  likeliest = entry == jnp.argmax(logits, axis=-1, keepdims=True)
+  share += (entry < rest) + likeliest * jnp.minimum(rest, 0)
+  return share.astype(jnp.uint32)
