@@ -34,7 +34,8 @@ _TOGETHER = 8  # Clips that are coded at once.
 def read_clips(path: pathlib.Path) -> list[np.ndarray]:
   with tarfile.open(path) as tar:
     files = [tar.extractfile(member) for member in tar.getmembers()]
-  return [soundfile.read(io.BytesIO(f.read()), dtype="float32")[0] for f in files if f is not None]
+    data = [file.read() for file in files if file is not None]
+  return [soundfile.read(io.BytesIO(clip), dtype="float32")[0] for clip in data]
 
 
 def changed(clip: np.ndarray, rng: np.random.Generator, speed: bool) -> np.ndarray:

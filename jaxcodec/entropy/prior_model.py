@@ -303,9 +303,9 @@ def frequencies(logits):
   """Frequencies uint32 [..., K] of logits: at least 1 each, together 2^16.
 
   Weights w in 0..2^15 become floor(w S / sum(w)), or 1 if that is 0, with S = 2^16 less the entries
-  below a share of 2^-16. What is left over goes to the first entries, one each. With K up to 2048 it
-  is at least -K^2 / 2^18, as those that S makes fall below 1 are worth almost 1 each; the likeliest
-  entry, which has more than 2^16 / K - 2, gives that.
+  below a share of 2^-16. What is left over goes to the first entries, one each. With K up to 2048
+  it is at least -K^2 / 2^18, as those that S makes fall below 1 are worth almost 1 each; the
+  likeliest entry, which has more than 2^16 / K - 2, gives that.
   """
   below = logits.max(axis=-1, keepdims=True) - logits
   weights = whole.power_of_half(jnp.minimum(below, 16 * LOGIT_STEPS).astype(jnp.int32), LOGIT_STEPS)
