@@ -12,8 +12,9 @@ import numpy as np
 from jaxcodec import chunked, codec as codec_lib
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.codec import Codec
-from jaxcodec.entropy import adaptive, container
+from jaxcodec.entropy import adaptive, container, learned as learned_lib
 from jaxcodec.entropy.container import Header, Stream
+from jaxcodec.entropy.learned import LearnedPrior
 from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load
 
@@ -25,7 +26,12 @@ MAX_MEMORY = 8 * 10**9
 
 
 def compress(
-  codec: Codec, x, *, bitrate: int | None = None, metadata: Mapping[str, str] | None = None
+  codec: Codec,
+  x,
+  *,
+  bitrate: int | None = None,
+  metadata: Mapping[str, str] | None = None,
+  learned: bool = False,
 ) -> bytes:
   """A signal as the bytes of a `.jxc` file.
 
@@ -36,14 +42,17 @@ def compress(
     metadata: texts that go with it, such as `{"title": "A talk"}`: up to 64, of keys of a-z, 0-9,
       '.', '_' and '-', and printable values of up to 4096 bytes. "source-sha256" is for the hash
       of the file that the signal came from.
+    learned: whether to use the codec's learned prior, for a smaller file in more time.
 
   Raises:
-    ValueError: if the shape, the type, the bitrate or the metadata do not fit, or a sample is not
-      finite.
+    ValueError: if the shape, the type, the bitrate or the metadata do not fit, a sample is not
+      finite, or the codec has no learned prior.
   """
   x = np.asarray(x)
   batch = x.shape[0] if x.ndim else 0
-  return compress_blocks(codec, [x], batch=batch, bitrate=bitrate, metadata=metadata)
+  return compress_blocks(
+    codec, [x], batch=batch, bitrate=bitrate, metadata=metadata, learned=learned
+  )
 
 
 def decompress(
@@ -96,8 +105,10 @@ def compress_blocks(
   batch: int = 1,
   bitrate: int | None = None,
   metadata: Mapping[str, str] | None = None,
+  learned: bool = False,
 ) -> bytes:
   """As `compress`, for a signal that comes in blocks `[batch, time, channels]` of any lengths."""
+  network = _require_learned_prior(codec) if learned else None
   nothing = codec_lib.encode(codec, jnp.zeros((1, 0, codec.channels)), bitrate=bitrate)
   codes = nothing.codes if isinstance(nothing, ScaledCodes) else nothing
   num_codebooks = codes.shape[-1]
@@ -135,13 +146,26 @@ def compress_blocks(
     segment_frames=codec.module.segment_frames,
     codebook_sizes=sizes,
     prior_crc=adaptive.prior_crc(prior, sizes),
+    learned_digest=learned_lib.digest(network) if network else None,
   )
   header = Header(streams=(stream,), metadata=metadata or {})
+  coded = _under_learned_prior(network, chunks) if network else [None] * len(chunks)
   records = [
-    container.encode_chunk(header, index, codes, scales, prior)
+    container.encode_chunk(header, index, codes, scales, prior, coded[index])
     for index, (codes, scales) in enumerate(chunks)
   ]
   return container.write(header, records)
+
+
+def _require_learned_prior(codec: Codec) -> LearnedPrior:
+  if codec.learned is None:
+    raise ValueError(f"codec {codec.name} has no learned prior")
+  return codec.learned
+
+
+def _under_learned_prior(prior: LearnedPrior, chunks) -> list[bytes]:
+  """What `container.encode_chunk` takes of each chunk's codes."""
+  return learned_lib.encode(prior, [np.asarray(codes) for codes, _ in chunks])
 
 
 def decompress_blocks(
@@ -227,6 +251,7 @@ def _decode_blocks(codec, data, number, stream, first, stop) -> Iterator[np.ndar
   chunks = container.read_chunks(
     data,
     prior,
+    codec.learned,
     stream=number,
     first=span.first // per_chunk,
     last=-(-span.last // per_chunk),

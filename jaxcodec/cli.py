@@ -87,7 +87,12 @@ def _encode(options: argparse.Namespace) -> None:
   if packets:
     data = _packed(codec, blocks, bitrate)
   else:
-    data = bitstream.compress_blocks(codec, blocks, bitrate=bitrate, metadata=metadata)
+    learned = options.prior == "learned"
+    if learned and codec.learned is None:
+      raise UsageError(f"codec {codec.name} has no learned prior")
+    data = bitstream.compress_blocks(
+      codec, blocks, bitrate=bitrate, metadata=metadata, learned=learned
+    )
   _write(options.output, data)
   kbps = 8e-3 * len(data) / reader.seconds if reader.seconds else 0.0
   speed = reader.seconds / (time.monotonic() - start)
@@ -362,6 +367,9 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
   encode.add_argument("--source-hash", action="store_true", help="SHA-256 of the input, kept")
+  encode.add_argument(
+    "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"
+  )
   encode.add_argument("--force", **force)
   decode = command("decode", _decode, "Decodes a .jxc file into a sound file.")
   decode.add_argument("input", help="a .jxc or .lyra file; - for stdin")

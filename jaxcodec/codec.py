@@ -15,6 +15,7 @@ import numpy as np
 from jaxcodec import functional as F
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.audio.sound_codec import SoundCodec
+from jaxcodec.entropy.learned import LearnedPrior
 
 
 @jax.tree_util.register_dataclass
@@ -27,12 +28,14 @@ class Codec:
     params: its parameters, nested dicts of arrays.
     prior: int32 `[Q, K]`, how often training data used each code; the entropy coder starts from it.
     name: what a file calls this codec.
+    learned: a network that foretells codes, where the codec has one; its files are smaller.
   """
 
   module: SoundCodec = dataclasses.field(metadata={"static": True})
   params: Any
   prior: jax.Array
   name: str = dataclasses.field(metadata={"static": True})
+  learned: LearnedPrior | None = None
 
   @property
   def sample_rate(self) -> int:
@@ -262,7 +265,7 @@ def module_config(module: Any, *, defaults: bool = True) -> dict[str, Any]:
 
 
 def fingerprint(codec: Codec) -> bytes:
-  """16 bytes that tell codecs apart: of the configuration, the weights and the prior.
+  """16 bytes that tell codecs apart: of the configuration, the weights and the prior's counts.
 
   SHA-256 over the configuration as JSON and each array's path, shape and little-endian bytes, in
   the order of the paths; the same on every machine.

@@ -12,6 +12,7 @@ import soundfile
 
 import jaxcodec
 from jaxcodec import metrics
+from jaxcodec.codec import fingerprint
 from jaxcodec.demo import bundled_samples
 from jaxcodec.hub import load
 
@@ -30,7 +31,23 @@ def read_clips(data, count: int) -> list[np.ndarray]:
 
 def test_its_weights_fit_in_six_megabytes():
   directory = load._BUNDLED / "speech-16khz"
-  assert (directory / "model.safetensors").stat().st_size <= 6e6
+  assert sum(path.stat().st_size for path in directory.iterdir()) <= 6e6
+
+
+def test_its_files_name_the_weights_that_they_always_did(codec):
+  """What the codec gains beside its weights must not make files unreadable."""
+  assert fingerprint(codec).hex() == "2ed423a6302bd672647ab14c59444e45"
+
+
+@pytest.mark.slow
+def test_the_learned_prior_saves_a_seventh_on_held_out_speakers(codec, data):
+  size = np.zeros(2)
+  for wave in read_clips(data, 10):
+    x = wave[None, :, None]
+    files = [jaxcodec.compress(codec, x, learned=learned) for learned in (False, True)]
+    np.testing.assert_array_equal(*(jaxcodec.decompress(file) for file in files))
+    size += [len(file) for file in files]
+  assert size[1] <= 0.85 * size[0]
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """The .jxc file, version 1: a header, an index, then one checksummed record per chunk of frames.
 
 Shapes: B batch, F frames of a chunk, Q codebooks, S segments of a chunk. The bytes are laid out
-in docs/bitstream.md. Who reads needs nothing but this file's bytes, and the prior where the writer
-had one: the codec's name and the hash of its weights in the header tell which.
+in docs/bitstream.md. Who reads needs nothing but this file's bytes, and the priors where the writer
+had them: the codec's name and the hash of its weights in the header tell which.
 
 A damaged, truncated, foreign or hostile file raises `CodecError` with one line. A chunk is at most
 2^22 codes and chunks are read one by one, so what a reader holds is bounded whatever a file says.
@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxcodec.entropy import adaptive, bits
+from jaxcodec.entropy import adaptive, bits, learned as learned_lib
 from jaxcodec.entropy.fields import crc_bytes
 from jaxcodec.entropy.header import (
   RECORD_FRAME,
@@ -25,6 +25,7 @@ from jaxcodec.entropy.header import (
   read_header,
   read_layout,
 )
+from jaxcodec.entropy.learned import LearnedPrior
 from jaxcodec.entropy.stream import Stream, check_prior, chunk_shape, chunk_shapes, num_segments
 from jaxcodec.errors import CodecError
 
@@ -45,7 +46,9 @@ __all__ = [
   "write",
 ]
 
-_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR = 0, 1, 2
+_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED = 0, 1, 2, 3
+# Rows under a learned prior are decoded this many at a time: together they take little longer.
+_AHEAD = 32
 
 
 def encode_chunk(
@@ -54,10 +57,11 @@ def encode_chunk(
   codes: np.ndarray,
   scales: np.ndarray | None = None,
   prior: np.ndarray | None = None,
+  learned: bytes | None = None,
   *,
   stream: int = 0,
 ) -> bytes:
-  """The record of chunk `index`: whichever is smaller of packed and adaptively coded codes.
+  """The record of chunk `index`: the smallest of its codes packed, adaptively coded and `learned`.
 
   Args:
     header: of the file that the record is for; its checksum enters the record's.
@@ -65,6 +69,7 @@ def encode_chunk(
     codes: integers [B, F, Q] as `chunk_shape` says.
     scales: float32 [B, S], finite and >= 0, if the stream has segment_frames, else None.
     prior: that of the stream's `prior_crc`, or None; the reader needs the same.
+    learned: what `learned.encode` made of the codes, under the prior of `learned_digest`, or None.
     stream: which of the header's streams the chunk is of.
 
   Raises:
@@ -76,12 +81,16 @@ def encode_chunk(
     raise ValueError(f"chunk {index} has codes of shape {shape}, not {codes.shape}")
   if prior is not None and not check_prior(described, prior):
     raise ValueError("the prior is not that of the stream's prior_crc")
+  if learned is not None and described.learned_digest is None:
+    raise ValueError("the stream names no learned prior")
   # First, as it checks that each code is in its codebook: the widths alone would let some pass.
   coded = adaptive.encode(codes, sizes, prior)
   coder = _ADAPTIVE if prior is None else _ADAPTIVE_PRIOR
   widths = bits.widths(sizes)
   if len(coded) >= bits.packed_bytes(shape, widths):
     coded, coder = bits.pack(codes, widths), _PACKED
+  if learned is not None and len(learned) < len(coded):
+    coded, coder = learned, _LEARNED
   body = bytes([coder]) + _scale_bytes(described, shape, scales) + coded
   return body + record_crc(body, header_bytes(header)[-4:], stream, index)
 
@@ -100,6 +109,7 @@ def write(header: Header, records: Iterable[bytes]) -> bytes:
 def read_chunks(
   data: bytes,
   prior: np.ndarray | None = None,
+  learned: LearnedPrior | None = None,
   *,
   stream: int = 0,
   first: int = 0,
@@ -112,7 +122,7 @@ def read_chunks(
 
   Args:
     data: a whole file.
-    prior: what the writer had. Streams written without one ignore it.
+    prior, learned: what the writer had. Streams written without them ignore them.
     stream: which of the file's streams to read.
     first, last: the chunks from `first` up to, not with, `last`; None for all.
 
@@ -128,8 +138,11 @@ def read_chunks(
   same = check_prior(described, prior)
   if prior is not None and described.prior_crc is not None and not same:
     raise CodecError("the prior is another one than the stream was written with")
+  asked = described.learned_digest
+  if learned is not None and asked is not None and learned_lib.digest(learned) != asked:
+    raise CodecError("the learned prior is another one than the stream was written with")
   indices = range(described.num_chunks)[first:last]
-  return _read_chunks(memoryview(data), layout, stream, indices, prior if same else None)
+  return _read_chunks(memoryview(data), layout, stream, indices, prior if same else None, learned)
 
 
 def check(data: bytes) -> Header:
@@ -176,12 +189,20 @@ def join(files: Sequence[bytes], metadata: Mapping[str, str] | None = None) -> b
   return write(header, records)
 
 
-def _read_chunks(view, layout: Layout, stream: int, indices, prior):
+def _read_chunks(view, layout: Layout, stream: int, indices: range, prior, learned):
   described = layout.header.streams[stream]
+  ahead: dict[int, np.ndarray] = {}
   for index in indices:
     body = _checked_record(view, layout, stream, index)
     try:
-      yield _decode_chunk(described, index, body[0], body[1:], prior)
+      scales, coded = _split(described, index, body[1:])
+      if body[0] != _LEARNED:
+        yield _decode_chunk(described, index, body[0], coded, prior), scales
+        continue
+      if index not in ahead:
+        later = range(index, indices.stop)[: max(1, _AHEAD // described.batch)]
+        ahead = _decode_ahead(view, layout, stream, later, learned)
+      yield ahead.pop(index), scales
     except CodecError as error:
       raise CodecError(f"{_name(layout, stream, index)}: {error}") from error
 
@@ -199,34 +220,77 @@ def _name(layout: Layout, stream: int, index: int) -> str:
   return f"chunk {index}" + (f" of stream {stream}" if len(layout.starts) > 1 else "")
 
 
-def _decode_chunk(stream: Stream, index, coder, payload, prior):
-  shape, sizes = chunk_shape(stream, index), stream.codebook_sizes
-  widths = bits.widths(sizes)
-  packed_bytes = bits.packed_bytes(shape, widths)
+def _split(stream: Stream, index: int, payload) -> tuple[np.ndarray | None, memoryview]:
+  """A payload's scales, and its coded codes."""
+  shape = chunk_shape(stream, index)
   num_scales = num_segments(stream, shape)
-  split = 4 * shape[0] * num_scales
-  scales, coded = None, payload[split:]
+  split, scales = 4 * shape[0] * num_scales, None
   if num_scales:
     scales = np.frombuffer(payload[:split], "<f4").reshape(shape[0], num_scales)
     scales = scales.astype(np.float32)
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
       raise CodecError("a scale is not a finite number >= 0")
+  return scales, payload[split:]
+
+
+def _decode_chunk(stream: Stream, index, coder, coded, prior):
+  shape, sizes = chunk_shape(stream, index), stream.codebook_sizes
+  widths = bits.widths(sizes)
   if coder == _PACKED:
     codes = bits.unpack(coded, shape, widths)
     if np.any(codes.max(axis=(0, 1)) >= np.asarray(sizes)):
       raise CodecError("a code is outside its codebook")
-  elif coder in (_ADAPTIVE, _ADAPTIVE_PRIOR):
-    # The writer takes the smaller one, so more bytes than packed are no writer's.
-    if len(coded) >= packed_bytes:
-      raise CodecError(f"{len(coded)} bytes of adaptively coded codes, packed are {packed_bytes}")
-    if coder == _ADAPTIVE_PRIOR and stream.prior_crc is None:
-      raise CodecError("coded with a prior, and the header names none")
-    if coder == _ADAPTIVE_PRIOR and prior is None:
-      raise CodecError("it needs the prior that it was written with")
-    codes = adaptive.decode(coded, shape, sizes, prior if coder == _ADAPTIVE_PRIOR else None)
-  else:
+    return codes
+  if coder not in (_ADAPTIVE, _ADAPTIVE_PRIOR):
     raise CodecError(f"coder {coder} is unknown to this reader")
-  return codes, scales
+  _require_smaller(coded, shape, widths)
+  if coder == _ADAPTIVE_PRIOR and stream.prior_crc is None:
+    raise CodecError("coded with a prior, and the header names none")
+  if coder == _ADAPTIVE_PRIOR and prior is None:
+    raise CodecError("it needs the prior that it was written with")
+  return adaptive.decode(coded, shape, sizes, prior if coder == _ADAPTIVE_PRIOR else None)
+
+
+def _require_smaller(coded, shape, widths):
+  # The writer takes the smallest, so more bytes than packed are no writer's.
+  packed_bytes = bits.packed_bytes(shape, widths)
+  if len(coded) >= packed_bytes:
+    raise CodecError(f"{len(coded)} bytes of entropy-coded codes, packed are {packed_bytes}")
+
+
+def _decode_ahead(view, layout: Layout, stream: int, indices, learned) -> dict[int, np.ndarray]:
+  """Codes of the first of some chunks, and of those after it that are under the learned prior.
+
+  What is wrong with a later chunk is left to its turn.
+  """
+  described = layout.header.streams[stream]
+  if described.learned_digest is None:
+    raise CodecError("coded under a learned prior, and the header names none")
+  if learned is None:
+    raise CodecError("it needs the learned prior that it was written with")
+  widths = bits.widths(described.codebook_sizes)
+  coded, shapes = [], []
+  for index in indices:
+    try:
+      body = _checked_record(view, layout, stream, index)
+      if body[0] != _LEARNED:
+        break
+      shape = chunk_shape(described, index)
+      if not learned.fits(described.codebook_sizes, shape[1]):
+        raise CodecError("the learned prior is not for chunks of this shape")
+      rest = _split(described, index, body[1:])[1]
+      _require_smaller(rest, shape, widths)
+      learned_lib.check_payload(rest, shape)
+    except CodecError:
+      if index == indices[0]:
+        raise
+      break
+    coded.append(bytes(rest))
+    shapes.append(shape)
+  codes = learned_lib.decode(learned, coded, shapes)
+  if codes[0] is None:
+    raise CodecError("codes under a learned prior are damaged")
+  return {indices[0] + i: some for i, some in enumerate(codes) if some is not None}
 
 
 def _scale_bytes(stream: Stream, shape, scales):

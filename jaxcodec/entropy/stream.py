@@ -27,6 +27,7 @@ from jaxcodec.errors import CodecError
 _SOUND = 1  # The kind of signal; other kinds have other numbers after their hash.
 _DTYPES = {"float32": 1}
 _PRIOR = 1  # The tag of a prior's checksum.
+_LEARNED = 3  # The tag of a learned prior's digest.
 _LIMITS = {
   "sample_rate": (1, 1 << 24),
   "channels": (1, 64),
@@ -60,6 +61,8 @@ class Stream:
     segment_frames: frames a scale, a divisor of frames_per_chunk; 0 is no scales.
     codebook_sizes: entries of each of 1 to 1024 codebooks, 1 to 65536, together at most 2^20.
     prior_crc: `adaptive.prior_crc` of the prior that chunks may be coded with; None for no prior.
+    learned_digest: `learned.digest` of the learned prior that chunks may be coded under; None for
+      none.
     metadata: up to 64 texts, such as "title"; see `fields.check_metadata`.
   """
 
@@ -76,6 +79,7 @@ class Stream:
   segment_frames: int = 0
   codebook_sizes: tuple[int, ...]
   prior_crc: int | None = None
+  learned_digest: bytes | None = None
   metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -83,6 +87,8 @@ class Stream:
       raise ValueError("codec must be a printable name of 1 to 255 bytes")
     if len(self.weights_hash) != 16:
       raise ValueError(f"weights_hash must have 16 bytes, not {len(self.weights_hash)}")
+    if self.learned_digest is not None and len(self.learned_digest) != 16:
+      raise ValueError(f"learned_digest must have 16 bytes, not {len(self.learned_digest)}")
     if self.dtype not in _DTYPES:
       raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, not {self.dtype}")
     for name, (low, high) in _LIMITS.items():
@@ -164,6 +170,8 @@ def stream_bytes(stream: Stream) -> bytes:
   body += varint(len(runs)) + b"".join(varint(size) + varint(count) for size, count in runs)
   if stream.prior_crc is not None:
     body += field_bytes(_PRIOR, stream.prior_crc.to_bytes(4, "little"))
+  if stream.learned_digest is not None:
+    body += field_bytes(_LEARNED, stream.learned_digest)
   return body + metadata_bytes(stream.metadata)
 
 
@@ -192,20 +200,22 @@ def parse_stream(body: memoryview) -> Stream:
     if not 1 <= count <= _MAX_CODEBOOKS - len(sizes):
       raise CodecError(f"header is not valid: a run of {count} codebooks")
     sizes += [size] * count
-  prior_crc, metadata = None, dict[str, str]()
-  for tag, content in read_fields(body, at, (_PRIOR, PAIR)):
+  priors, metadata = dict[int, bytes](), dict[str, str]()
+  for tag, content in read_fields(body, at, (_PRIOR, _LEARNED, PAIR)):
     if tag == PAIR:
       read_pair(content, metadata)
       continue
-    if len(content) != 4 or prior_crc is not None:
-      raise CodecError("header is not valid: a stream has one checksum of a prior, of four bytes")
-    prior_crc = int.from_bytes(content, "little")
+    size = 4 if tag == _PRIOR else 16
+    if len(content) != size or tag in priors:
+      raise CodecError(f"header is not valid: a stream has one field {tag}, of {size} bytes")
+    priors[tag] = bytes(content)
   return Stream(
     codec=bytes(name).decode(),
     weights_hash=bytes(weights_hash),
     dtype=dtype,
     codebook_sizes=tuple(sizes),
-    prior_crc=prior_crc,
+    prior_crc=int.from_bytes(priors[_PRIOR], "little") if _PRIOR in priors else None,
+    learned_digest=priors.get(_LEARNED),
     metadata=metadata,
     **numbers,
   )

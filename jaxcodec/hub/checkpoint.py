@@ -29,10 +29,15 @@ def read_config(directory: pathlib.Path) -> dict[str, Any]:
 
 
 class Tensors:
-  """Arrays to be taken once each by name and shape: those of a directory's safetensors file, or
-  `arrays` that were read from the file `path`."""
+  """Arrays to be taken once each by name and shape: those of a directory's safetensors file `name`,
+  or `arrays` that were read from the file `path`."""
 
-  def __init__(self, path: pathlib.Path, arrays: Mapping[str, np.ndarray] | None = None):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    name: str = "model.safetensors",
+  ):
     self.path = path
     self._shape: Callable[[str], tuple[int, ...]]
     self._array: Callable[[str], np.ndarray]
@@ -41,12 +46,12 @@ class Tensors:
       self._array = lambda name: arrays[name]
       self._left = set(arrays)
       return
-    self.path = path / "model.safetensors"
+    self.path = path / name
     if not self.path.is_file():
       other = foreign.find(path)
       if other is not None:
-        raise CodecError(f"{path} holds no model.safetensors: {foreign.refusal(other)}")
-      raise CodecError(f"{path} holds no model.safetensors")
+        raise CodecError(f"{path} holds no {name}: {foreign.refusal(other)}")
+      raise CodecError(f"{path} holds no {name}")
     try:
       file = safetensors.safe_open(self.path, framework="numpy")
     except (OSError, safetensors.SafetensorError) as error:

@@ -1,4 +1,5 @@
-"""Our own codec directories: `config.json`, and `model.safetensors` or an Orbax checkpoint."""
+"""Our own codec directories: `config.json`, `model.safetensors` or an Orbax checkpoint, and what
+`learned_prior` adds."""
 
 import dataclasses
 import json
@@ -21,7 +22,7 @@ from jaxcodec.audio.mimi import Mimi
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.codec import Codec, module_config
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import orbax as orbax_lib
+from jaxcodec.hub import learned_prior, orbax as orbax_lib
 from jaxcodec.hub.checkpoint import Tensors, read_config
 
 _FORMAT = "jaxcodec"
@@ -78,6 +79,8 @@ def save(
     atomic.write(weights, serialize(arrays))
   text = json.dumps(config, indent=2) + "\n"
   atomic.write(directory / "config.json", text.encode())
+  if codec.learned is not None:
+    learned_prior.save_prior(codec.learned, directory)
 
 
 def _prior_shape(module: SoundCodec) -> tuple[int, int]:
@@ -120,7 +123,10 @@ def load_native(directory: pathlib.Path) -> Codec:
   prior = tensors.take("prior", prior_shape, np.int32)
   tensors.finish()
   params = unflatten_dict(flat, sep="/")
-  return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)
+  learned = (
+    learned_prior.load_prior(directory, params) if learned_prior.is_there(directory) else None
+  )
+  return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name, learned=learned)
 
 
 def _built(cls: type, fields: dict[str, Any]) -> Any:
