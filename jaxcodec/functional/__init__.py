@@ -2,6 +2,19 @@
 
 from jaxcodec.functional.activation import snake as snake
 from jaxcodec.functional.attention import rotary as rotary, window_attention as window_attention
+from jaxcodec.functional.codebook import (
+  CodeStatistics as CodeStatistics,
+  check_codes as check_codes,
+  check_latents as check_latents,
+  check_positive as check_positive,
+  clean_latents as clean_latents,
+  code_counts as code_counts,
+  code_health as code_health,
+  code_statistics as code_statistics,
+  lookup as lookup,
+  masked_mean as masked_mean,
+  valid_rows as valid_rows,
+)
 from jaxcodec.functional.conv import (
   PadMode as PadMode,
   absent_as_zero as absent_as_zero,
@@ -23,15 +36,43 @@ from jaxcodec.functional.factorized import (
   factorized_straight_through as factorized_straight_through,
   nearest_direction as nearest_direction,
 )
+from jaxcodec.functional.kmeans import (
+  draw_rows as draw_rows,
+  kmeans as kmeans,
+  residual_kmeans as residual_kmeans,
+)
+from jaxcodec.functional.multiscale import (
+  MultiScaleParameters as MultiScaleParameters,
+  MultiScaleQuantized as MultiScaleQuantized,
+  area_matrix as area_matrix,
+  bicubic_matrix as bicubic_matrix,
+  multiscale_decode as multiscale_decode,
+  multiscale_quantize as multiscale_quantize,
+)
 from jaxcodec.functional.quantize import (
-  CodeStatistics as CodeStatistics,
   EmaState as EmaState,
+  ResidualQuantized as ResidualQuantized,
+  active_stages as active_stages,
+  draw_num_active as draw_num_active,
+  ema_state as ema_state,
   ema_update as ema_update,
   residual_decode as residual_decode,
   residual_encode as residual_encode,
+  residual_inputs as residual_inputs,
+  residual_quantize as residual_quantize,
   residual_statistics as residual_statistics,
   restart_dead_codes as restart_dead_codes,
-  straight_through as straight_through,
 )
 from jaxcodec.functional.recurrent import lstm as lstm
 from jaxcodec.functional.segments import overlap_add as overlap_add
+from jaxcodec.functional.through import (
+  rotate as rotate,
+  straight_through as straight_through,
+  through_and_entries as through_and_entries,
+)
+from jaxcodec.functional.vector import (
+  VectorQuantized as VectorQuantized,
+  nearest_entry as nearest_entry,
+  unit as unit,
+  vector_quantize as vector_quantize,
+)
