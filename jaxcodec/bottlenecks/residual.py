@@ -198,10 +198,10 @@ class GroupResidualVQ(nn.Module):
     return Quantized(
       self.through(z, z_q),
       _by_stage([part.codes for part in found]),
-      sum(part.commitment for part in found) / self.num_groups,
+      jnp.stack([part.commitment for part in found]).mean(),
       F.code_health(counts),
       statistics,
-      sum(part.codebook for part in found) / self.num_groups,
+      jnp.stack([part.codebook for part in found]).mean(),
     )
 
 

@@ -77,6 +77,8 @@ class SplitRVQ(nn.Module):
     first = self.semantic(self.semantic_in(z), valid)
     rest = self.acoustic(self.acoustic_in(z), valid, num_active=less)
     codes = jnp.concatenate([first.codes, rest.codes], axis=-1)
+    assert first.codebook_loss is not None
+    assert rest.codebook_loss is not None
     # How many codebooks of the second part a row uses, and the weight of its mean.
     used = jnp.sum(rest.codes >= 0) / jnp.maximum(valid.sum(), 1)
     loss, codebook_loss = (

@@ -2,6 +2,13 @@
 
 from jaxcodec.functional.activation import snake as snake
 from jaxcodec.functional.attention import rotary as rotary, window_attention as window_attention
+from jaxcodec.functional.binary import (
+  residual_sign_decode as residual_sign_decode,
+  residual_sign_encode as residual_sign_encode,
+  sign_decode as sign_decode,
+  sign_encode as sign_encode,
+  sign_entropies as sign_entropies,
+)
 from jaxcodec.functional.codebook import (
   CodeStatistics as CodeStatistics,
   check_codes as check_codes,
@@ -36,6 +43,13 @@ from jaxcodec.functional.factorized import (
   factorized_straight_through as factorized_straight_through,
   nearest_direction as nearest_direction,
 )
+from jaxcodec.functional.key_value import (
+  mean_entries as mean_entries,
+  mean_values as mean_values,
+  nearest_keys as nearest_keys,
+  project_heads as project_heads,
+  top_codes as top_codes,
+)
 from jaxcodec.functional.kmeans import (
   draw_rows as draw_rows,
   kmeans as kmeans,
@@ -64,6 +78,19 @@ from jaxcodec.functional.quantize import (
   restart_dead_codes as restart_dead_codes,
 )
 from jaxcodec.functional.recurrent import lstm as lstm
+from jaxcodec.functional.scalar import (
+  check_levels as check_levels,
+  fsq_bound as fsq_bound,
+  fsq_decode as fsq_decode,
+  fsq_encode as fsq_encode,
+  lookup_values as lookup_values,
+  nearest_value as nearest_value,
+  pack_digits as pack_digits,
+  residual_fsq_decode as residual_fsq_decode,
+  residual_fsq_encode as residual_fsq_encode,
+  soft_clamp as soft_clamp,
+  unpack_digits as unpack_digits,
+)
 from jaxcodec.functional.segments import overlap_add as overlap_add
 from jaxcodec.functional.through import (
   rotate as rotate,
