@@ -53,6 +53,7 @@ from jaxcodec.functional.key_value import (
 from jaxcodec.functional.kmeans import (
   draw_rows as draw_rows,
   kmeans as kmeans,
+  lloyd as lloyd,
   residual_kmeans as residual_kmeans,
 )
 from jaxcodec.functional.multiscale import (
@@ -62,6 +63,7 @@ from jaxcodec.functional.multiscale import (
   bicubic_matrix as bicubic_matrix,
   multiscale_decode as multiscale_decode,
   multiscale_quantize as multiscale_quantize,
+  which_convolution as which_convolution,
 )
 from jaxcodec.functional.quantize import (
   EmaState as EmaState,

@@ -17,12 +17,27 @@ def draw_rows(key, valid, number: int):
   return order[jnp.arange(number) % jnp.maximum(valid.sum(), 1)]
 
 
-def kmeans(key, rows, size: int, iterations: int = 10, valid=None):
-  """`(centres [K, D], EmaState)` of rows [N, D] by Lloyd's steps from rows drawn without return.
+def lloyd(rows, start, iterations: int, valid):
+  """`(centres, counts)` after steps of k-means from `start` [K, D]; counts of the last step.
 
-  A centre that no row is nearest to stays where it is. The state holds the last counts and
-  `counts * centres`, so that `ema_update` goes on from these very centres; a count of zero is set
-  to 1e-3 for the same reason.
+  A centre that no row [N, D] of `valid` [N] is nearest to stays where it is.
+  """
+
+  def step(centres, _):
+    codes = jnp.where(valid, nearest_entry(rows, centres), -1)
+    counts, sums = code_statistics(rows, codes, centres.shape[0])
+    means = sums / jnp.maximum(counts, 1)[:, None]
+    return jnp.where(counts[:, None] > 0, means, centres), counts
+
+  centres, counts = jax.lax.scan(step, start, None, length=iterations)
+  return centres, counts[-1]
+
+
+def kmeans(key, rows, size: int, iterations: int = 10, valid=None):
+  """`(centres [K, D], EmaState)` of rows [N, D] by `lloyd` from rows drawn without return.
+
+  The state holds the last counts and `counts * centres`, so that `ema_update` goes on from these
+  very centres; a count of zero is set to 1e-3 for the same reason.
 
   Raises:
     ValueError: if `rows` is not [N, D] with N >= 1, or `size` is below 1.
@@ -33,16 +48,8 @@ def kmeans(key, rows, size: int, iterations: int = 10, valid=None):
   finite = jnp.isfinite(rows).all(axis=-1)
   valid = finite if valid is None else finite & valid
   rows = jnp.where(valid[:, None], rows, 0)
-
-  def step(centres, _):
-    codes = jnp.where(valid, nearest_entry(rows, centres), -1)
-    counts, sums = code_statistics(rows, codes, size)
-    means = sums / jnp.maximum(counts, 1)[:, None]
-    return jnp.where(counts[:, None] > 0, means, centres), counts
-
-  start = rows[draw_rows(key, valid, size)]
-  centres, counts = jax.lax.scan(step, start, None, length=iterations)
-  running = jnp.maximum(counts[-1], 1e-3)
+  centres, counts = lloyd(rows, rows[draw_rows(key, valid, size)], iterations, valid)
+  running = jnp.maximum(counts, 1e-3)
   return centres, EmaState(running, centres * running[:, None])
 
 

@@ -219,7 +219,7 @@ def test_sizes_that_cannot_be_raise_value_errors(build):
 
   module = build(bottlenecks)
   z = jax.ShapeDtypeStruct((2, 2, 2, 4), np.float32)
-  with pytest.raises(ValueError, match="\\d"):
+  with pytest.raises(ValueError, match=r"\d"):
     jax.eval_shape(functools.partial(module.init, jax.random.key(0)), z)
 
 
@@ -238,6 +238,7 @@ def test_ties_go_to_the_lowest_index():
   np.testing.assert_array_equal(F.residual_fsq_encode(np.zeros((1, 1)), (4,), 1), [[1]])
 
 
+@pytest.mark.slow
 def test_one_entry_and_one_channel():
   from jaxcodec import bottlenecks as B
 
