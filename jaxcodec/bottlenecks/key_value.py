@@ -63,8 +63,9 @@ class KeyValueBottleneck(nn.Module):
     F.check_codes(codes, self.codebook_sizes, self.num_codebooks)
     return F.mean_values(codes, self.values)
 
-  def inputs(self, z):
+  def inputs(self, z, codes):
     """What each head looks up, [C, N, k]; `restart_dead_codes` draws there."""
+    del codes  # As every `inputs`; here they say nothing more.
     heads = F.project_heads(F.check_latents(z, self.features), self.projection)
     return jnp.moveaxis(heads.reshape(-1, *heads.shape[-2:]), 1, 0)
 

@@ -50,6 +50,11 @@ class VQ(nn.Module):
     F.check_codes(codes, self.codebook_sizes)
     return F.lookup(codes[..., 0], self.codebooks[0])
 
+  def inputs(self, z, codes):
+    """The latents as [1, N, D]; `functional.restart_dead_codes` draws there."""
+    del codes  # As every `inputs`; here they say nothing more.
+    return F.check_latents(z, self.features).reshape(1, -1, self.features)
+
   def __call__(self, z, mask=None) -> Quantized:
     """Quantizes z [..., D] for training; `mask` bool [...], the rows that exist.
 
@@ -92,6 +97,11 @@ class CosineVQ(nn.Module):
     """Latents of length 1: [..., 1] -> [..., D]."""
     F.check_codes(codes, self.codebook_sizes)
     return F.lookup(codes[..., 0], F.unit(self.codebooks[0]))
+
+  def inputs(self, z, codes):
+    """The directions of the latents as [1, N, D]; see `VQ.inputs`."""
+    del codes
+    return F.unit(F.check_latents(z, self.features)).reshape(1, -1, self.features)
 
   def __call__(self, z, mask=None) -> Quantized:
     """Quantizes z [..., D] for training; losses as of `VQ`, between directions."""

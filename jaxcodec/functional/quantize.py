@@ -220,25 +220,25 @@ def restart_dead_codes(key, codebooks, ema: EmaState, residuals, threshold, vali
 
   Args:
     key: a PRNG key.
-    codebooks: `[Q, K, D]`.
+    codebooks: `[..., K, D]`.
     ema: of the same shape.
-    residuals: `[Q, N, D]`, what each stage was given.
-    threshold: a number or `[Q, 1]`.
-    valid: bool `[N]` or `[Q, N]`, the rows to draw from; None for all. Where there is none,
+    residuals: `[..., N, D]`, what each stage was given.
+    threshold: a number or `[..., 1]`.
+    valid: bool `[N]` or `[..., N]`, the rows to draw from; None for all. Where there is none,
       nothing is restarted.
   """
-  if residuals.shape[1] == 0:
+  if residuals.shape[-2] == 0:
     return codebooks, ema
   if valid is None:
-    rows = jax.random.randint(key, ema.counts.shape, 0, residuals.shape[1])
+    rows = jax.random.randint(key, ema.counts.shape, 0, residuals.shape[-2])
     dead = ema.counts < threshold
   else:
-    rank = jnp.cumsum(jnp.broadcast_to(valid, residuals.shape[:2]), axis=1)
-    number = rank[:, -1:]
+    rank = jnp.cumsum(jnp.broadcast_to(valid, residuals.shape[:-1]), axis=-1)
+    number = rank[..., -1:]
     wanted = jax.random.randint(key, ema.counts.shape, 0, jnp.maximum(number, 1)) + 1
-    rows = jax.vmap(jnp.searchsorted)(rank, wanted)
+    rows = jnp.vectorize(jnp.searchsorted, signature="(n),(k)->(k)")(rank, wanted)
     dead = (ema.counts < threshold) & (number > 0)
-  fresh = jnp.take_along_axis(residuals, rows[..., None], axis=1)
+  fresh = jnp.take_along_axis(residuals, rows[..., None], axis=-2)
   counts = jnp.where(dead, threshold, ema.counts)
   sums = jnp.where(dead[..., None], fresh * counts[..., None], ema.sums)
   return jnp.where(dead[..., None], fresh, codebooks), EmaState(counts, sums)
