@@ -263,10 +263,10 @@ def train(name: str, entry: Entry, photos, test, options):
   source = patches(photos) if isinstance(entry.module, B.TransferVQ) else None
   state = init_state(key, entry, first, source)
   step, restart, score = make_step(entry)
-  shown, times, curve = test[:: 4 if large else 2], [], []
-  every = max(steps // 10, 1)
+  shown, times, curve = test[::4], [], []
+  every = max(steps // 6, 1)
   for n in range(steps):
-    x = jnp.asarray(random_crops(rng, photos, 16 if large else 32))
+    x = jnp.asarray(random_crops(rng, photos, 16))
     rate = min(1.0, (n + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * n / steps))
     start = time.perf_counter()
     state = jax.block_until_ready(step(state, x, rate))
@@ -315,17 +315,16 @@ def main() -> None:
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--only", nargs="*", choices=ENTRIES, default=None)
   parser.add_argument("--pictures", type=pathlib.Path, default=None)
-  parser.add_argument("--steps", type=int, default=250)
+  parser.add_argument("--steps", type=int, default=150)
   parser.add_argument("--large-steps", type=int, default=100, help="with 100,000 entries")
   parser.add_argument("--large-crops", type=int, default=8000, help="to count use on, training's")
   options = parser.parse_args()
-  photos = read_photos(options.data / "photos_train.tar", 2598)
+  photos = read_photos(options.data / "photos_train.tar", 1000)
   test = grid_crops(read_photos(options.data / "photos_test.tar", 100))
   print("| bottleneck | bits | MSE | use | perplexity | step, ms |")
   print("|---|---:|---:|---:|---:|---:|")
-  for name, entry in ENTRIES.items():
-    if options.only and name not in options.only:
-      continue
+  for name in options.only or ENTRIES:
+    entry = ENTRIES[name]
     mse, use, perplexity, spent, curve = train(name, entry, photos, test, options)
     print(
       f"| {name} | {bits(entry):.1f} | {mse:.4f} | {use:.1%} | {perplexity:.0f} | {spent:.0f} |",

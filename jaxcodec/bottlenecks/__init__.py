@@ -11,6 +11,10 @@ from jaxcodec.bottlenecks.key_value import KeyValueBottleneck as KeyValueBottlen
 from jaxcodec.bottlenecks.multiscale import MultiScaleVQ as MultiScaleVQ
 from jaxcodec.bottlenecks.projected import SimVQ as SimVQ, TransferVQ as TransferVQ
 from jaxcodec.bottlenecks.quantized import Quantized as Quantized
+from jaxcodec.bottlenecks.rate import (
+  EntropyBottleneck as EntropyBottleneck,
+  GaussianConditional as GaussianConditional,
+)
 from jaxcodec.bottlenecks.residual import (
   GroupResidualVQ as GroupResidualVQ,
   ResidualVQ as ResidualVQ,

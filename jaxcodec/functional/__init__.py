@@ -79,6 +79,17 @@ from jaxcodec.functional.quantize import (
   residual_statistics as residual_statistics,
   restart_dead_codes as restart_dead_codes,
 )
+from jaxcodec.functional.rate import (
+  Factorized as Factorized,
+  factorized_likelihood as factorized_likelihood,
+  factorized_logits as factorized_logits,
+  gaussian_likelihood as gaussian_likelihood,
+  information_bits as information_bits,
+  lower_bound as lower_bound,
+  soft_round as soft_round,
+  soft_round_inverse as soft_round_inverse,
+  uniform_noise as uniform_noise,
+)
 from jaxcodec.functional.recurrent import lstm as lstm
 from jaxcodec.functional.scalar import (
   check_levels as check_levels,

@@ -52,6 +52,7 @@ CASES = {
   "bsq": Case(B.BSQ(6, 6), ROWS),
   "latent": Case(B.LatentQuantizer(5, 6), ROWS),
   "key-value": Case(B.KeyValueBottleneck(2, 8, 3, 4, 6), ROWS),
+  "entropy": Case(B.EntropyBottleneck(6, reach=20), ROWS),
   "features": Case(B.CodebookFeatures(8, 6, 2), ROWS),
 }
 
@@ -98,7 +99,8 @@ def _program(name: str):
     def loss(params, z):
       out = module.apply({"params": params}, z, mask)
       weight = jnp.sin(seed + jnp.arange(out.z.size)).reshape(out.z.shape)
-      extra = [x for x in (out.codebook_loss, out.entropy_loss) if x is not None]
+      bits = None if out.bits is None else out.bits.sum()
+      extra = [x for x in (out.codebook_loss, out.entropy_loss, bits) if x is not None]
       return jnp.vdot(weight, out.z) + out.loss + sum(extra), out
 
     (to_params, to_z), out = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, z)
