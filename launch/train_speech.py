@@ -76,7 +76,7 @@ def spectral_loss(x, y):
 def loss_fn(params, x, num_active, quantize, config: Config):
   encoder, decoder = SEANetEncoder(config.net), SEANetDecoder(config.net)
   z, _ = encoder.apply({"params": params["encoder"]}, x)
-  quantized = bottleneck(config).apply({"params": params["quantizer"]}, z, num_active)
+  quantized = bottleneck(config).apply({"params": params["quantizer"]}, z, num_active=num_active)
   y, _ = decoder.apply({"params": params["decoder"]}, jnp.where(quantize, quantized.z, z))
   # The error of the wave relative to its energy, in nepers; without it phases are learnt late.
   energy = jnp.mean(x**2, axis=(1, 2)) + 1e-5
@@ -167,13 +167,7 @@ def stage_inputs(params, x, *, config: Config):
   z, _ = SEANetEncoder(config.net).apply({"params": params["encoder"]}, x)
   z = z.reshape(-1, z.shape[-1])
   codebooks = params["quantizer"]["codebooks"]
-  codes = F.residual_encode(z, codebooks)
-
-  def stage(residual, inputs):
-    codebook, codes = inputs
-    return residual - codebook[codes], residual
-
-  return jax.lax.scan(stage, z, (codebooks, codes.T))[1]
+  return F.residual_inputs(z, F.residual_encode(z, codebooks), codebooks)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -238,7 +232,9 @@ def run(config: Config, data: pathlib.Path, out: pathlib.Path, minutes: float, r
     if quantize and step % 50 == 0 and progress < 0.8:
       state = restart(state, x, jax.random.fold_in(step_key, 1), config=config)
     if step % 50 == 0:
-      shown = " ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
+      shown = " ".join(
+        f"{name} {float(value):.4f}" for name, value in metrics.items() if "/" not in name
+      )
       print(f"step {step} minute {used:.1f} {shown}", flush=True)
     step += 1
     if step % 500 == 0:

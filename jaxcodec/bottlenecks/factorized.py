@@ -33,6 +33,12 @@ class FactorizedRVQ(nn.Module):
     return (self.codebook_size,) * self.num_codebooks
 
   def setup(self):
+    F.check_positive(
+      num_codebooks=self.num_codebooks,
+      codebook_size=self.codebook_size,
+      features=self.features,
+      codebook_features=self.codebook_features,
+    )
     stages, wide, narrow = self.num_codebooks, self.features, self.codebook_features
     projection, zeros = nn.initializers.truncated_normal(0.02), nn.initializers.zeros
     entries = nn.initializers.normal(1.0)
@@ -46,31 +52,29 @@ class FactorizedRVQ(nn.Module):
 
   def encode(self, z, num_codebooks: int | None = None):
     """Codes of the first `num_codebooks` stages: [..., D] -> int32 [..., Q]."""
+    z = F.check_latents(z, self.features)
     first = F.FactorizedCodebooks(*(leaf[:num_codebooks] for leaf in self.books))
     return F.factorized_encode(z, first)
 
   def decode(self, codes):
     """Latents of codes of the first stages: [..., Q] -> [..., D]."""
+    F.check_codes(codes, self.codebook_sizes)
     return F.factorized_decode(codes, self.books)
 
-  def __call__(self, z, num_active=None) -> Quantized:
+  def __call__(self, z, mask=None, *, num_active=None) -> Quantized:
     """Quantizes for training.
 
     Args:
-      z: `[B, T, D]`.
-      num_active: int `[B]`, how many stages each row uses (quantizer dropout); None for all.
+      z: `[..., D]`.
+      mask: bool `[...]`, the rows that exist; None for all.
+      num_active: how many stages to use, as of `ResidualVQ`; None for all.
 
-    Both losses are a sum over stages of means over all rows, a stage that a row leaves out counting
-    as zero. DAC adds 0.25 of `loss` and all of `codebook_loss`.
+    Both losses are a sum over stages of means over the rows that count, a stage that a row leaves
+    out counting as zero. DAC adds 0.25 of `loss` and all of `codebook_loss`.
     """
-    codes = self.encode(z)
-    if num_active is not None:
-      used = jnp.arange(self.num_codebooks) < num_active[:, None, None]
-      codes = jnp.where(used, codes, -1)
-    z_q, losses = F.factorized_straight_through(z, codes, self.books)
-    stages = jnp.arange(self.num_codebooks)
-    # A code of -1 falls outside, to the right.
-    places = jnp.where(codes >= 0, codes, self.codebook_size)
-    seen = jnp.zeros((self.num_codebooks, self.codebook_size)).at[stages, places]
-    metrics = {"codebook_use": jnp.mean(seen.set(1.0, mode="drop"))}
+    z, valid = F.clean_latents(z, self.features, mask)
+    active = F.active_stages(valid, self.num_codebooks, num_active)
+    codes = jnp.where(active, F.factorized_encode(z, self.books), -1)
+    z_q, losses = F.factorized_straight_through(z, codes, self.books, valid)
+    metrics = F.code_health(F.code_counts(codes, self.codebook_size))
     return Quantized(z_q, codes, losses.commitment, metrics, codebook_loss=losses.codebook)

@@ -6,6 +6,7 @@ Source: Moshi, https://arxiv.org/abs/2410.00037, section 3.3.
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxcodec import functional as F
 from jaxcodec.bottlenecks.quantized import Quantized
 from jaxcodec.bottlenecks.residual import ResidualVQ
 from jaxcodec.functional import CodeStatistics
@@ -33,6 +34,10 @@ class SplitRVQ(nn.Module):
     return (self.codebook_size,) * self.num_codebooks
 
   def setup(self):
+    F.check_positive(dimension=self.dimension)
+    if self.num_codebooks < 2:
+      raise ValueError(f"num_codebooks must be at least 2, got {self.num_codebooks}")
+
     def dense(features: int):
       return nn.Dense(features, use_bias=False)
 
@@ -44,36 +49,47 @@ class SplitRVQ(nn.Module):
   def encode(self, z, num_codebooks: int | None = None):
     """Codes of the first `num_codebooks`: [..., D] -> int32 [..., Q]."""
     rest = (self.num_codebooks if num_codebooks is None else num_codebooks) - 1
-    codes = self.semantic.encode(self.semantic_in(z.astype(jnp.float32)))
+    z = F.check_latents(z, self.dimension)
+    codes = self.semantic.encode(self.semantic_in(z))
     if rest == 0:
       return codes
-    others = self.acoustic.encode(self.acoustic_in(z.astype(jnp.float32)), rest)
+    others = self.acoustic.encode(self.acoustic_in(z), rest)
     return jnp.concatenate([codes, others], axis=-1)
 
   def decode(self, codes):
     """Latents of codes of the first codebooks: [..., Q] -> [..., D]."""
+    F.check_codes(codes, self.codebook_sizes)
     z = self.semantic_out(self.semantic.decode(codes[..., :1]))
+    if codes.shape[-1] == 1:
+      return z
     return z + self.acoustic_out(self.acoustic.decode(codes[..., 1:]))
 
-  def __call__(self, z, num_active=None) -> Quantized:
-    """Quantizes for training; see `ResidualVQ`. The loss is the mean over all codebooks in use.
+  def __call__(self, z, mask=None, *, num_active=None) -> Quantized:
+    """Quantizes for training; see `ResidualVQ`. Losses are means over all codebooks in use.
 
     Args:
-      z: `[B, T, D]`.
-      num_active: int `[B]`, at least 1, how many codebooks each row uses; None for all.
+      z: `[..., D]`.
+      mask: bool `[...]`, the rows that exist; None for all.
+      num_active: at least 1, how many codebooks to use, as of `ResidualVQ`; None for all.
     """
-    z = z.astype(jnp.float32)
-    first = self.semantic(self.semantic_in(z))
-    rest = self.acoustic(self.acoustic_in(z), None if num_active is None else num_active - 1)
+    z, valid = F.clean_latents(z, self.dimension, mask)
+    less = None if num_active is None else num_active - 1
+    first = self.semantic(self.semantic_in(z), valid)
+    rest = self.acoustic(self.acoustic_in(z), valid, num_active=less)
     codes = jnp.concatenate([first.codes, rest.codes], axis=-1)
-    used = jnp.mean(rest.codes >= 0) * (self.num_codebooks - 1)
-    loss = (first.loss + used * rest.loss) / (1 + used)
+    assert first.codebook_loss is not None
+    assert rest.codebook_loss is not None
+    # How many codebooks of the second part a row uses, and the weight of its mean.
+    used = jnp.sum(rest.codes >= 0) / jnp.maximum(valid.sum(), 1)
+    loss, codebook_loss = (
+      (one + used * many) / (1 + used)
+      for one, many in ((first.loss, rest.loss), (first.codebook_loss, rest.codebook_loss))
+    )
     assert first.statistics is not None
     assert rest.statistics is not None
     statistics = CodeStatistics(
       *(jnp.concatenate(pair) for pair in zip(first.statistics, rest.statistics, strict=True))
     )
-    use = [part.metrics["codebook_use"] for part in (first, rest)]
-    metrics = {"codebook_use": (use[0] + (self.num_codebooks - 1) * use[1]) / self.num_codebooks}
     z_q = self.semantic_out(first.z) + self.acoustic_out(rest.z)
-    return Quantized(z_q, codes, loss, metrics, statistics)
+    metrics = F.code_health(statistics.counts)
+    return Quantized(z_q, codes, loss, metrics, statistics, codebook_loss)

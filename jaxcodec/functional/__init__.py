@@ -2,6 +2,26 @@
 
 from jaxcodec.functional.activation import elu as elu, snake as snake
 from jaxcodec.functional.attention import rotary as rotary, window_attention as window_attention
+from jaxcodec.functional.binary import (
+  residual_sign_decode as residual_sign_decode,
+  residual_sign_encode as residual_sign_encode,
+  sign_decode as sign_decode,
+  sign_encode as sign_encode,
+  sign_entropies as sign_entropies,
+)
+from jaxcodec.functional.codebook import (
+  CodeStatistics as CodeStatistics,
+  check_codes as check_codes,
+  check_latents as check_latents,
+  check_positive as check_positive,
+  clean_latents as clean_latents,
+  code_counts as code_counts,
+  code_health as code_health,
+  code_statistics as code_statistics,
+  lookup as lookup,
+  masked_mean as masked_mean,
+  valid_rows as valid_rows,
+)
 from jaxcodec.functional.conv import (
   PadMode as PadMode,
   absent_as_zero as absent_as_zero,
@@ -23,15 +43,76 @@ from jaxcodec.functional.factorized import (
   factorized_straight_through as factorized_straight_through,
   nearest_direction as nearest_direction,
 )
+from jaxcodec.functional.key_value import (
+  mean_entries as mean_entries,
+  mean_values as mean_values,
+  nearest_keys as nearest_keys,
+  project_heads as project_heads,
+  top_codes as top_codes,
+)
+from jaxcodec.functional.kmeans import (
+  draw_rows as draw_rows,
+  kmeans as kmeans,
+  lloyd as lloyd,
+  residual_kmeans as residual_kmeans,
+)
+from jaxcodec.functional.multiscale import (
+  MultiScaleParameters as MultiScaleParameters,
+  MultiScaleQuantized as MultiScaleQuantized,
+  area_matrix as area_matrix,
+  bicubic_matrix as bicubic_matrix,
+  multiscale_decode as multiscale_decode,
+  multiscale_quantize as multiscale_quantize,
+  which_convolution as which_convolution,
+)
 from jaxcodec.functional.quantize import (
-  CodeStatistics as CodeStatistics,
   EmaState as EmaState,
+  ResidualQuantized as ResidualQuantized,
+  active_stages as active_stages,
+  draw_num_active as draw_num_active,
+  ema_state as ema_state,
   ema_update as ema_update,
   residual_decode as residual_decode,
   residual_encode as residual_encode,
+  residual_inputs as residual_inputs,
+  residual_quantize as residual_quantize,
   residual_statistics as residual_statistics,
   restart_dead_codes as restart_dead_codes,
-  straight_through as straight_through,
+)
+from jaxcodec.functional.rate import (
+  Factorized as Factorized,
+  factorized_likelihood as factorized_likelihood,
+  factorized_logits as factorized_logits,
+  gaussian_likelihood as gaussian_likelihood,
+  information_bits as information_bits,
+  lower_bound as lower_bound,
+  soft_round as soft_round,
+  soft_round_inverse as soft_round_inverse,
+  uniform_noise as uniform_noise,
 )
 from jaxcodec.functional.recurrent import lstm as lstm
+from jaxcodec.functional.scalar import (
+  check_levels as check_levels,
+  fsq_bound as fsq_bound,
+  fsq_decode as fsq_decode,
+  fsq_encode as fsq_encode,
+  lookup_values as lookup_values,
+  nearest_value as nearest_value,
+  pack_digits as pack_digits,
+  residual_fsq_decode as residual_fsq_decode,
+  residual_fsq_encode as residual_fsq_encode,
+  soft_clamp as soft_clamp,
+  unpack_digits as unpack_digits,
+)
 from jaxcodec.functional.segments import overlap_add as overlap_add
+from jaxcodec.functional.through import (
+  rotate as rotate,
+  straight_through as straight_through,
+  through_and_entries as through_and_entries,
+)
+from jaxcodec.functional.vector import (
+  VectorQuantized as VectorQuantized,
+  nearest_entry as nearest_entry,
+  unit as unit,
+  vector_quantize as vector_quantize,
+)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcodec.functional.through import straight_through
 from pallas_kernels import nearest_code
 
 
@@ -32,7 +33,7 @@ class FactorizedLosses(NamedTuple):
   """What moves encoder and codebooks, each summed over stages and averaged over the batch.
 
   Attributes:
-    commitment: mean over (T, d) of |projection - entry|^2, the entry held still.
+    commitment: mean over (rows, d) of |projection - entry|^2, the entry held still.
     codebook: the same with the projection held still.
   """
 
@@ -94,15 +95,16 @@ def factorized_decode(codes, books: FactorizedCodebooks):
   return total
 
 
-def factorized_straight_through(z, codes, books: FactorizedCodebooks):
+def factorized_straight_through(z, codes, books: FactorizedCodebooks, valid):
   """`factorized_decode(codes)` with the gradient of training, and the losses: `(z_q, losses)`.
 
   An entry hands its gradient to the projection that chose it. A stage's residual keeps the
   gradient of the stages before it.
 
   Args:
-    z: `[B, T, D]`.
-    codes: `[B, T, Q]` of `z`; -1 where a row leaves a stage out.
+    z: `[..., D]`.
+    codes: `[..., Q]` of `z`; -1 where a row leaves a stage out.
+    valid: bool `[...]`, the rows that the means are over.
   """
 
   def stage(carry, inputs):
@@ -115,17 +117,17 @@ def factorized_straight_through(z, codes, books: FactorizedCodebooks):
     value = _project(passed, book.out_kernel, book.out_bias)
     commitment = (projection - jax.lax.stop_gradient(entries)) ** 2
     codebook = (entries - jax.lax.stop_gradient(projection)) ** 2
-    losses = [jnp.mean(jnp.where(known, loss, 0)) for loss in (commitment, codebook)]
+    losses = [jnp.sum(jnp.where(known, loss, 0)) / number for loss in (commitment, codebook)]
     carry = residual - value, total + jnp.where(known, value, 0)
     return carry, FactorizedLosses(*losses)
 
   z = z.astype(jnp.float32)
+  number = jnp.maximum(valid.sum() * books.entries.shape[-1], 1)
   (_, total), losses = jax.lax.scan(
     stage, (z, jnp.zeros_like(z)), (books, jnp.moveaxis(codes, -1, 0))
   )
   z_q = factorized_decode(codes, books)
-  z_q = jax.lax.stop_gradient(z_q) + (total - jax.lax.stop_gradient(total))
-  return z_q, jax.tree.map(jnp.sum, losses)
+  return straight_through(total, jax.lax.stop_gradient(z_q)), jax.tree.map(jnp.sum, losses)
 
 
 def _direction(x):

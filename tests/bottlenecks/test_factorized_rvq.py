@@ -24,7 +24,7 @@ Z = normal(2, 5, 6)
 
 @jax.jit
 def train(params, z, num_active=None):
-  return VQ.apply({"params": params}, z, num_active)
+  return VQ.apply({"params": params}, z, num_active=num_active)
 
 
 def test_its_parameters_are_those_that_init_makes():

@@ -56,7 +56,7 @@ def test_commitment_loss_is_the_mean_over_active_stages(num_active):
   vq, variables = quantizer(3, 8, 4)
   z = normal(2, 5, 4)
   active = None if num_active is None else jnp.asarray(num_active)
-  out = vq.apply(variables, z, active)
+  out = vq.apply(variables, z, num_active=active)
   codes = np.asarray(out.codes)
   if num_active is not None:
     for row, count in enumerate(num_active):
@@ -96,7 +96,7 @@ def test_output_gradient_is_the_identity_and_codebooks_get_none():
 def test_statistics_are_of_the_codes_it_returns():
   vq, variables = quantizer(3, 8, 4)
   z = normal(2, 5, 4)
-  out = vq.apply(variables, z, jnp.asarray([3, 1]))
+  out = vq.apply(variables, z, num_active=jnp.asarray([3, 1]))
   codebooks = variables["params"]["codebooks"]
   want = F.residual_statistics(z.reshape(-1, 4), out.codes.reshape(-1, 3), codebooks)
   jax.tree.map(np.testing.assert_array_equal, out.statistics, want)

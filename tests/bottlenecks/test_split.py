@@ -56,7 +56,7 @@ def test_fewer_codebooks_are_the_first_ones(variables, count):
 
 def test_dropped_codebooks_are_neither_counted_nor_paid_for(variables):
   z = normal(2, 6, 5)
-  dropped = MODULE.apply(variables, z, np.array([1, 1]))
+  dropped = MODULE.apply(variables, z, num_active=np.array([1, 1]))
   assert (dropped.codes[..., 1:] == -1).all()
   np.testing.assert_array_equal(dropped.statistics.counts[1:], 0)
   inner = z @ variables["params"]["semantic_in"]["kernel"]
