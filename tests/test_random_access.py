@@ -71,6 +71,9 @@ FINITE = [name for name in MODULES if "recurrent" not in name and name != "segme
 def codec_of(name):
   module = MODULES[name]
   params = draw_params(module, np.zeros((1, 200, 1), np.float32))
+  if name == "dac":
+    # Snakes make a small difference large; as drawn, most samples would be -1 or 1.
+    params = jax.tree.map(lambda leaf: leaf / 2, params)
   return jaxcodec.Codec(module=module, params=params, prior=jnp.ones((2, 16), jnp.int32), name=name)
 
 
@@ -83,11 +86,12 @@ def slow_but(*names):
 def test_a_code_reaches_as_far_as_the_layers_say_and_no_further(name):
   codec, frames = codec_of(name), 60
   before, after = codec.module.decoder_reach
-  codes = np.random.default_rng(0).integers(16, size=(2, frames, 2))
-  codes[1] = codes[0]
-  codes[1, 30] = (codes[0, 30] + 5) % 16
-  y = np.asarray(jax.jit(jaxcodec.decode)(codec, codes))
-  differs = np.abs(y[1] - y[0]).reshape(frames, -1).max(axis=1) > 0
+  codes = np.random.default_rng(0).integers(16, size=(1, frames, 2))
+  other = codes.copy()
+  other[0, 30] = (codes[0, 30] + 5) % 16
+  # Not two rows of a batch: they may round differently.
+  decode = jax.jit(jaxcodec.decode)
+  differs = (decode(codec, codes) != decode(codec, other)).reshape(frames, -1).any(axis=1)
   found = np.flatnonzero(differs)
   assert found.min() >= 30 - after
   assert found.max() <= 30 + before
