@@ -110,7 +110,7 @@ def file_of(codec, length):
     channels=1,
     batch=2,
     num_samples=length,
-    hop_length=10,
+    hop_length=codec.hop_length,
     num_frames=chunked.stored_frames(codec, length),
     frames_per_chunk=frames,
     segment_frames=codec.module.segment_frames,
