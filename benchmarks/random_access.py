@@ -128,10 +128,12 @@ def main() -> None:
       worst = max(worst, float(np.abs(part - same).max()))
       equal, count = equal + int((part == same).sum()), count + part.size
     before, after = codec.module.decoder_reach
-    before = "all" if before is None else before
-    seconds = "all" if before == "all" else f"{before * codec.hop_length / codec.sample_rate:.2f}"
+    rate = codec.sample_rate / codec.hop_length
+    seconds = "all" if before is None else f"{before / rate:.2f}"
+    if codec.module.segment_frames:
+      seconds = "its segments"
     share, took = 100 * equal / count, time.monotonic() - start
-    row = (name, before, after, seconds, f"{worst:.1e}", f"{share:.0f} %", f"{took:.0f} s")
+    row = (name, before or "all", after, seconds, f"{worst:.1e}", f"{share:.0f} %", f"{took:.0f} s")
     print(f"| {' | '.join(map(str, row))} | {np.abs(whole).max():.2f} |", flush=True)
 
 

@@ -196,10 +196,6 @@ def decompress_blocks(
     raise CodecError(f"no stream {number} in a file of {len(header.streams)}")
   described = header.streams[number]
   first, stop = sample_range(described, start, duration)
-  needed = memory_needed(described, stop - first if held else 0)
-  if needed > max_memory:
-    sizes = f"{needed / 1e6:.0f} MB of memory, and {max_memory / 1e6:.0f}"
-    raise CodecError(f"by what it says the file needs {sizes} are allowed")
   if codec is None:
     if described.codec not in bundled():
       raise CodecError(
@@ -207,6 +203,10 @@ def decompress_blocks(
       )
     codec = load(described.codec)
   _require_match(codec, described)
+  needed = memory_needed(described, codec, stop - first if held else 0)
+  if needed > max_memory:
+    sizes = f"{needed / 1e6:.0f} MB of memory, and {max_memory / 1e6:.0f}"
+    raise CodecError(f"by what it says the file needs {sizes} are allowed")
   # Here and not in the iterator, so that a bad index is found at once.
   container.read_layout(data)
   return described, _decode_blocks(codec, data, number, described, first, stop)
@@ -229,17 +229,19 @@ def sample_range(stream: Stream, start: float, duration: float | None) -> tuple[
   return first, length if duration is None else min(length, first + round(duration * rate))
 
 
-def memory_needed(stream: Stream, held: int = 0) -> int:
-  """Bytes that decoding takes by what a file says of itself, estimated from above.
+def memory_needed(stream: Stream, codec: Codec, held: int = 0) -> int:
+  """Bytes that decoding takes by what a file says of itself, estimated.
 
   Its largest chunk's codes on their way; the network at work on a block of ten seconds of all rows,
-  as if its widest layer had 64 channels at the signal's rate; and `held` samples of each row.
+  with four copies of the widest thing at the signal's rate, as measured; and `held` samples of each
+  row.
   """
   frames = min(stream.num_frames, stream.frames_per_chunk)
   codes = stream.batch * frames * len(stream.codebook_sizes)
   longest = max(1, CHUNK_SECONDS * stream.sample_rate // stream.hop_length)
-  block = stream.batch * min(stream.num_frames, longest) * stream.hop_length * stream.channels
-  return 24 * codes + 4 * (64 * block + stream.batch * held * stream.channels)
+  block = stream.batch * min(stream.num_frames, longest) * stream.hop_length
+  width = 4 * codec.module.signal_width
+  return 24 * codes + 4 * (width * block + stream.batch * held * stream.channels)
 
 
 def _decode_blocks(codec, data, number, stream, first, stop) -> Iterator[np.ndarray]:

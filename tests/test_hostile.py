@@ -122,10 +122,13 @@ def test_a_process_killed_while_it_writes_leaves_the_name_as_it_was(tmp_path, be
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
-  writing = atomic.replacing(tmp_path / "out.jxc")
-  writing.__enter__().write_bytes(b"half")
+  def write_half():
+    with atomic.replacing(tmp_path / "out.jxc") as temporary:
+      temporary.write_bytes(b"half")
+      raise RuntimeError
+
   with pytest.raises(RuntimeError):
-    writing.__exit__(RuntimeError, RuntimeError(), None)
+    write_half()
   assert list(tmp_path.iterdir()) == []
 
 

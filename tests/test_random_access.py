@@ -71,6 +71,9 @@ FINITE = [name for name in MODULES if "recurrent" not in name and name != "segme
 def codec_of(name):
   module = MODULES[name]
   params = draw_params(module, np.zeros((1, 200, 1), np.float32))
+  if name == "dac":
+    # Snakes make a small difference large; as drawn, most samples would be -1 or 1.
+    params = jax.tree.map(lambda leaf: leaf / 2, params)
   return jaxcodec.Codec(module=module, params=params, prior=jnp.ones((2, 16), jnp.int32), name=name)
 
 
@@ -83,11 +86,12 @@ def slow_but(*names):
 def test_a_code_reaches_as_far_as_the_layers_say_and_no_further(name):
   codec, frames = codec_of(name), 60
   before, after = codec.module.decoder_reach
-  codes = np.random.default_rng(0).integers(16, size=(2, frames, 2))
-  codes[1] = codes[0]
-  codes[1, 30] = (codes[0, 30] + 5) % 16
-  y = np.asarray(jax.jit(jaxcodec.decode)(codec, codes))
-  differs = np.abs(y[1] - y[0]).reshape(frames, -1).max(axis=1) > 0
+  codes = np.random.default_rng(0).integers(16, size=(1, frames, 2))
+  other = codes.copy()
+  other[0, 30] = (codes[0, 30] + 5) % 16
+  # Not two rows of a batch: they may round differently.
+  decode = jax.jit(jaxcodec.decode)
+  differs = (decode(codec, codes) != decode(codec, other)).reshape(frames, -1).any(axis=1)
   found = np.flatnonzero(differs)
   assert found.min() >= 30 - after
   assert found.max() <= 30 + before
@@ -106,7 +110,7 @@ def file_of(codec, length):
     channels=1,
     batch=2,
     num_samples=length,
-    hop_length=10,
+    hop_length=codec.hop_length,
     num_frames=chunked.stored_frames(codec, length),
     frames_per_chunk=frames,
     segment_frames=codec.module.segment_frames,
@@ -215,7 +219,7 @@ def test_a_file_that_says_it_needs_too_much_is_refused_before_it_is_decoded():
   codec = codec_of("causal")
   data = jaxcodec.compress(codec, np.zeros((3, 40, 1), np.float32))
   stream = container.read_header(data).streams[0]
-  needed = bitstream.memory_needed(stream, 40)
+  needed = bitstream.memory_needed(stream, codec, 40)
   assert jaxcodec.decompress(data, codec, max_memory=needed).shape == (3, 40, 1)
   with pytest.raises(jaxcodec.CodecError, match=r"needs 0 MB of memory, and 0 are allowed"):
     jaxcodec.decompress(data, codec, max_memory=needed - 1)
@@ -227,7 +231,7 @@ def test_a_file_that_says_it_needs_too_much_is_refused_before_it_is_decoded():
   record = container.encode_chunk(header, 0, np.zeros((64, 2**15, 2), np.int8))
   file = container.write(header, [record])
   assert len(file) < 1500
-  with pytest.raises(jaxcodec.CodecError, match="needs 201 MB of memory, and 100 are allowed"):
+  with pytest.raises(jaxcodec.CodecError, match="needs 187 MB of memory, and 100 are allowed"):
     jaxcodec.decompress(file, codec, max_memory=10**8)
 
 

@@ -40,6 +40,10 @@ class Dac(SoundCodec):
     return False
 
   @property
+  def signal_width(self) -> int:
+    return self.net.decoder_width // 2 ** len(self.net.strides)
+
+  @property
   def decoder_reach(self) -> Reach:
     return self.net.decoder_reach
 

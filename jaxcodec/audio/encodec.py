@@ -80,6 +80,10 @@ class Encodec(SoundCodec):
     return self.streams and self.net.causal and self.net.pad_mode == "zero"
 
   @property
+  def signal_width(self) -> int:
+    return self.net.num_filters
+
+  @property
   def decoder_reach(self) -> Reach:
     return self.net.decoder_reach
 

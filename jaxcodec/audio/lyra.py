@@ -98,6 +98,10 @@ class Lyra(SoundCodec):
     return True
 
   @property
+  def signal_width(self) -> int:
+    return max(1, self.net.widths[0] // self.net.strides[0])
+
+  @property
   def decoder_reach(self) -> reach.Reach:
     net, found = self.net, reach.Reach()
     for level, (size, stride) in enumerate(zip(net.kernel_sizes, net.strides, strict=True)):

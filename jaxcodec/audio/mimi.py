@@ -106,6 +106,10 @@ class Mimi(SoundCodec):
     return True
 
   @property
+  def signal_width(self) -> int:
+    return self.config.net.num_filters
+
+  @property
   def decoder_reach(self) -> reach.Reach:
     config, found = self.config, self.config.net.decoder_reach
     for _ in range(config.num_layers):

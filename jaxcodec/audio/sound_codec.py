@@ -69,6 +69,11 @@ class SoundCodec(nn.Module):
     return 0
 
   @property
+  def signal_width(self) -> int:
+    """Channels of the decoder at the signal's rate, which its memory goes by."""
+    raise NotImplementedError
+
+  @property
   def decoder_reach(self) -> Reach:
     """Frames that a frame's samples depend on; within a segment, for a codec that has them."""
     raise NotImplementedError
