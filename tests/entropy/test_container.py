@@ -459,7 +459,7 @@ def test_signed_hostile_headers_raise_at_once(changes):
   assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("coder", [0, 1, 2, 3])
+@pytest.mark.parametrize("coder", [0, 1, 2, 255])
 def test_signed_random_chunks_raise_or_are_legal(coder):
   rng = np.random.default_rng(coder)
   prior = np.array([[1] * 5 + [0] * 995, [1] * 1000, [1] + [0] * 999])
