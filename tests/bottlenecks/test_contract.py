@@ -11,7 +11,8 @@ from zoo import CASES, latents, outcome, variables
 
 # Near relatives of others; they take seconds each to compile.
 RELATIVES = {"vq, rotated", "cosine", "transfer", "transfer, hidden", "residual, shared", "product"}
-RELATIVES |= {"masked channels", "split", "fsq, bare", "residual lfq", "bsq", "entropy"}
+RELATIVES |= {"masked channels", "split", "fsq, bare", "residual lfq", "bsq", "entropy", "latent"}
+RELATIVES |= {"factorised", "multi-scale", "residual fsq", "key-value"}
 every = pytest.mark.parametrize(
   "name",
   [pytest.param(name, marks=[pytest.mark.slow] * (name in RELATIVES)) for name in CASES],
