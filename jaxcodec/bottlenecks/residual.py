@@ -208,4 +208,5 @@ class GroupResidualVQ(nn.Module):
 def _by_stage(codes):
   """Codes [..., Q] of each group to [..., Q G], the groups of a stage side by side."""
   stacked = jnp.stack(codes, axis=-1)
-  return stacked.reshape(*stacked.shape[:-2], -1)
+  *rows, stages, groups = stacked.shape
+  return stacked.reshape(*rows, stages * groups)

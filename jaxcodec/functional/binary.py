@@ -72,7 +72,8 @@ def sign_entropies(z, valid, scale: float, inverse_temperature: float):
     joint = valid[:, None].astype(z.dtype)
     *rest, last = part
     for bit in rest:
-      joint = (joint[:, :, None] * _both(one[:, bit])[:, None]).reshape(z.shape[0], -1)
+      joint = joint[:, :, None] * _both(one[:, bit])[:, None]
+      joint = joint.reshape(z.shape[0], joint.shape[1] * 2)
     # The last bit's sum over rows is a product of matrices: half the memory.
     mean = jnp.matmul(joint.T, _both(one[:, last]), precision="highest").reshape(-1) / number
     of_batch -= jnp.sum(mean * jnp.log(jnp.maximum(mean, 1e-30)))

@@ -94,7 +94,7 @@ def multiscale_quantize(
     losses.append(
       [jnp.sum(jnp.where(inside, (a - b) ** 2, 0)) for a, b in ((z, held), (total, seen))]
     )
-    found.append(codes.reshape(z.shape[0], -1))
+    found.append(codes.reshape(z.shape[0], scale**2))
   commitment, codebook = (sum(part) / len(scales) / number for part in zip(*losses, strict=True))
   # An image of which nothing counts has no tokens.
   codes = jnp.where(valid.any(axis=(1, 2))[:, None], jnp.concatenate(found, axis=1), -1)
@@ -118,7 +118,7 @@ def multiscale_decode(
   for step, (scale, end) in enumerate(zip(scales, ends, strict=True)):
     if end > codes.shape[-1]:
       break
-    grid = codes[:, end - scale**2 : end].reshape(-1, scale, scale)
+    grid = codes[:, end - scale**2 : end].reshape(codes.shape[0], scale, scale)
     added = _added(grid, parameters, choice[step], scales[-1], ratio)
     total = total + jnp.where((codes >= 0).any(axis=1)[:, None, None, None], added, 0)
   return total

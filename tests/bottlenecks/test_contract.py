@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from zoo import CASES, latents, outcome, variables
 
-every = pytest.mark.parametrize("name", CASES)
+# Near relatives of others; they take seconds each to compile.
+RELATIVES = {"vq, rotated", "cosine", "transfer", "transfer, hidden", "residual, shared", "product"}
+RELATIVES |= {"masked channels", "split", "fsq, bare", "residual lfq", "bsq", "entropy", "latent"}
+RELATIVES |= {"factorised", "multi-scale", "residual fsq", "key-value"}
+every = pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=[pytest.mark.slow] * (name in RELATIVES)) for name in CASES],
+)
 # Rows that can be left out; of a picture they are whole pictures.
 LEFT_OUT = 1
 
@@ -238,6 +245,17 @@ def test_ties_go_to_the_lowest_index():
   np.testing.assert_array_equal(F.sign_encode(np.zeros((1, 3))), [0])
   # Of four levels in [-1, 1], zero lies between the second and the third.
   np.testing.assert_array_equal(F.residual_fsq_encode(np.zeros((1, 1)), (4,), 1), [[1]])
+
+
+def test_rows_in_turns_find_the_same(monkeypatch):
+  from jaxcodec import functional as F
+  from jaxcodec.functional import vector
+
+  book, z = np.asarray(latents(CASES["vq"], 1)).reshape(-1, 6), latents(CASES["vq"])
+  want = np.argmin(((z[..., None, :] - book) ** 2).sum(axis=-1), axis=-1)
+  np.testing.assert_array_equal(F.nearest_entry(z, book), want)
+  monkeypatch.setattr(vector, "_DISTANCES", 4 * len(book))
+  np.testing.assert_array_equal(F.nearest_entry(z, book), want)
 
 
 @pytest.mark.slow

@@ -68,6 +68,7 @@ def test_one_update_is_the_same_on_every_mesh(meshes):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), other[4], ema)
 
 
+@pytest.mark.slow
 def test_k_means_hangs_on_the_key_alone(meshes):
   found = []
   for mesh in meshes.values():

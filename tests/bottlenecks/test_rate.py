@@ -32,7 +32,7 @@ def entropy_params():
   return {name: x for name, x in found.items() if name.split("_")[0] in kinds}
 
 
-@pytest.mark.parametrize("mode", ["rounded", "noisy"])
+@pytest.mark.parametrize("mode", [pytest.param("rounded", marks=pytest.mark.slow), "noisy"])
 def test_entropy_bottleneck_as_compressai(mode):
   """Its noise is in the recorded output; what that costs, and pulls, is the same."""
   found, params = recorded("entropy"), entropy_params()
@@ -73,7 +73,7 @@ def test_the_bottleneck_rounds_prices_and_moves_its_quantiles_as_compressai():
   assert (noisy.bits != out.bits).all()
 
 
-@pytest.mark.parametrize("mode", ["rounded", "noisy"])
+@pytest.mark.parametrize("mode", [pytest.param("rounded", marks=pytest.mark.slow), "noisy"])
 def test_gaussian_conditional_as_compressai(mode):
   found = recorded("gaussian")
 

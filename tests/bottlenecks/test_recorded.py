@@ -78,7 +78,7 @@ def follow_averages(found, module, shape, loss_weight=1.0, steps=3):
     ("ema", B.VQ(8, 6), (1, 8, 6)),
     ("rotation", B.VQ(8, 6, through=F.rotate), (1, 8, 6)),
     ("cosine", B.CosineVQ(8, 6), (1, 8, 6)),
-    ("product", B.GroupResidualVQ(2, 1, 8, 6), (2, 1, 8, 3)),
+    pytest.param("product", B.GroupResidualVQ(2, 1, 8, 6), (2, 1, 8, 3), marks=pytest.mark.slow),
   ],
 )
 def test_moving_averages_as_vector_quantize_pytorch(case, module, shape):
@@ -191,6 +191,7 @@ def test_masked_channels_as_language_codec_but_for_the_scale_of_the_gradient():
     )
 
 
+@pytest.mark.slow
 def test_shared_codebooks_as_vector_quantize_pytorch_but_for_one_update_a_batch():
   """There each stage in turn decays the averages, so that the last weighs most; ours sums them."""
   found = recorded("residual_shared")
@@ -238,6 +239,7 @@ def test_groups_as_hifi_codec_but_for_what_pulls_the_encoder():
   gradient_close(to_z, scale * (after_one + after_two))
 
 
+@pytest.mark.slow
 def test_multiscale_as_var():
   found = recorded("multiscale")
   module = B.MultiScaleVQ(16, 4, (1, 2, 3, 4, 5))
@@ -273,6 +275,7 @@ def test_fsq_as_vector_quantize_pytorch():
     gradient_close(to_params["ends"][name]["bias"], found[f"to_{key}_b"])
 
 
+@pytest.mark.slow
 def test_residual_fsq_as_vector_quantize_pytorch_but_for_the_scale_of_the_gradient():
   """There each stage within whose reach z lies passes the gradient again; ours passes it once."""
   found = recorded("residual_fsq")
@@ -315,6 +318,7 @@ def test_lfq_as_vector_quantize_pytorch():
   assert of_batch > 1.5 * of_row
 
 
+@pytest.mark.slow
 def test_residual_lfq_as_vector_quantize_pytorch_but_for_the_scale_of_the_gradient():
   found = recorded("residual_lfq")
   module = B.ResidualLFQ(3, 5, 5)
@@ -376,6 +380,7 @@ def test_codebook_transfer_as_vqgan_lc():
   assert not np.any(to_params["frozen"])
 
 
+@pytest.mark.slow
 def test_key_value_bottleneck_as_its_authors():
   found = recorded("key_value")
   # Heads that are the latent itself, side by side.
@@ -412,7 +417,7 @@ def test_key_value_bottleneck_as_its_authors():
   gradient_close(to_values, found["to_values"])
 
 
-@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_codebook_features_as_its_authors(number):
   """Their `aeloss`: the task's gradient to both, and the sum over features of our codebook loss."""
   found = recorded("features")
