@@ -127,8 +127,20 @@ def read_all(data: bytes) -> None:
 def attack(data: bytes) -> str:
   """Reads `data` in each way that needs no weights, and returns what was said: "" if it is legal.
 
-  Asserts that it is refused with one line, or what comes out is legal, and soon.
+  Asserts that it is refused with one line, or what comes out is legal, and soon. What takes too
+  long is read once more, as a machine may stall; a file that is slow is slow twice.
   """
+  said, took = _refusal(data)
+  if took >= SECONDS:
+    said, took = _refusal(data)
+  assert "\n" not in said
+  assert all(ord(letter) >= 32 for letter in said), said
+  assert took < SECONDS, f"{took:.2f} s"
+  return said
+
+
+def _refusal(data: bytes) -> tuple[str, float]:
+  """What was said, and seconds of CPU time."""
   from jaxcodec.entropy import container
   from jaxcodec.errors import CodecError
 
@@ -140,11 +152,7 @@ def attack(data: bytes) -> str:
   else:
     with contextlib.suppress(CodecError):
       container.join([data, data])
-  assert "\n" not in said
-  assert all(ord(letter) >= 32 for letter in said), said
-  took = time.process_time() - start
-  assert took < SECONDS, f"{took:.2f} s"
-  return said
+  return said, time.process_time() - start
 
 
 def drained(codec, chunks, frames: int, num_samples: int):
