@@ -167,6 +167,9 @@ def init_state(key, entry: Entry, x, source):
     inner["codebooks"], ema = start_codebooks(key, entry.module, inner, jnp.asarray(z))
   if source is not None:
     inner["frozen"] = source
+    z = net.apply({"params": params}, x, method="encode")
+    kernel, bias = F.matched_projection(source, z)
+    inner["projection"] = {"kernel": kernel, "bias": bias}
   return {"params": params, "ema": ema, "optimizer": optimizer().init(params)}
 
 
@@ -283,15 +286,11 @@ def train(name: str, entry: Entry, photos, test, options):
 
 
 def patches(photos) -> jnp.ndarray:
-  """LARGE frozen vectors: patches of 4 x 4 pixels, whitened, drawn from the training pictures."""
+  """LARGE frozen vectors: patches of 4 x 4 pixels, drawn from the training pictures."""
   rng = np.random.default_rng(1)
   rows = random_crops(rng, photos, LARGE // 40 + 1)
   rows = rows.reshape(-1, SIDE, 4, SIDE, 4, 3).swapaxes(2, 3).reshape(-1, 48)
-  rows = rows[rng.choice(len(rows), LARGE, replace=False)]
-  rows -= rows.mean(axis=0)
-  values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
-  white = rows @ vectors / np.sqrt(np.maximum(values, 1e-6))
-  return jnp.asarray(white, jnp.float32)
+  return jnp.asarray(rows[rng.choice(len(rows), LARGE, replace=False)])
 
 
 def draw(folder: pathlib.Path, name: str, curve) -> None:

@@ -124,35 +124,44 @@ def read_all(data: bytes) -> None:
         raise
 
 
+def timely(read, *arguments, done=lambda result: False):
+  """What `read` gives, within the limit of CPU time unless it is `done`.
+
+  What takes too long is read once more, as a machine may stall, and collecting garbage in a large
+  process takes its time; a file that is slow is slow twice.
+  """
+  took = []
+  for _ in range(2):
+    start = time.process_time()
+    result = read(*arguments)
+    took.append(time.process_time() - start)
+    if done(result) or took[-1] < SECONDS:
+      return result
+  raise AssertionError(f"took {took} s")
+
+
 def attack(data: bytes) -> str:
   """Reads `data` in each way that needs no weights, and returns what was said: "" if it is legal.
 
-  Asserts that it is refused with one line, or what comes out is legal, and soon. What takes too
-  long is read once more, as a machine may stall; a file that is slow is slow twice.
+  Asserts that it is refused with one line, or what comes out is legal, and soon.
   """
-  said, took = _refusal(data)
-  if took >= SECONDS:
-    said, took = _refusal(data)
+  said = timely(_refusal, data)
   assert "\n" not in said
   assert all(ord(letter) >= 32 for letter in said), said
-  assert took < SECONDS, f"{took:.2f} s"
   return said
 
 
-def _refusal(data: bytes) -> tuple[str, float]:
-  """What was said, and seconds of CPU time."""
+def _refusal(data: bytes) -> str:
   from jaxcodec.entropy import container
   from jaxcodec.errors import CodecError
 
-  start, said = time.process_time(), ""
   try:
     read_all(data)
   except CodecError as error:
-    said = str(error)
-  else:
-    with contextlib.suppress(CodecError):
-      container.join([data, data])
-  return said, time.process_time() - start
+    return str(error)
+  with contextlib.suppress(CodecError):
+    container.join([data, data])
+  return ""
 
 
 def drained(codec, chunks, frames: int, num_samples: int):
@@ -170,35 +179,39 @@ def attack_decoder(data: bytes, codec) -> None:
   from jaxcodec import bitstream
   from jaxcodec.errors import CodecError
 
-  start, said, y = time.process_time(), "", None
-  try:
-    y = bitstream.decompress(data, codec, stream=None, max_memory=MEGABYTES * 10**6)
-  except CodecError as error:
-    said = str(error)
+  def decoded():
+    try:
+      return "", bitstream.decompress(data, codec, stream=None, max_memory=MEGABYTES * 10**6)
+    except CodecError as error:
+      return str(error), None
+
+  said, y = timely(decoded)
   assert "\n" not in said
   assert y is None or np.isfinite(y).all()
-  assert time.process_time() - start < SECONDS
 
 
 def attack_command(data: bytes, folder: pathlib.Path) -> tuple[int, str]:
   """`info` and `decode` of a file of these bytes: the latter's status and line."""
   from jaxcodec import cli
 
+  def called(*arguments):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+      status = cli.main([str(argument) for argument in arguments])
+    return status, said.getvalue()
+
   source, out = folder / "bad.jxc", folder / "out.wav"
   source.write_bytes(data)
   for arguments in (["info", "--check", source], ["decode", "--max-memory", "200M", source, out]):
-    start, said = time.process_time(), io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-      status = cli.main([str(argument) for argument in arguments])
+    status, said = timely(called, *arguments, done=lambda result: result[0] == 0)
     if status:
       assert status in (1, 2)
-      assert said.getvalue().count("\n") == 1, said.getvalue()
-      assert said.getvalue().startswith("jaxcodec: ")
-      assert "unexpected" not in said.getvalue(), said.getvalue()
-      assert time.process_time() - start < SECONDS
+      assert said.count("\n") == 1, said
+      assert said.startswith("jaxcodec: ")
+      assert "unexpected" not in said, said
   if status:
     assert sorted(path.name for path in folder.iterdir()) == ["bad.jxc"]
-  return status, said.getvalue()
+  return status, said
 
 
 def run(count: int, seed: int, folder: pathlib.Path, commands: bool = True) -> dict[str, int]:

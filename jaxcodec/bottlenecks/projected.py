@@ -60,7 +60,8 @@ class TransferVQ(nn.Module):
   """Vector quantizer whose entries are a trained projection of frozen vectors from elsewhere.
 
   `frozen` is to be written: centres of a pretrained network's features, say 100,000 of them. Only
-  the projection learns, as in `SimVQ`. Source: VQGAN-LC, https://arxiv.org/abs/2406.11837.
+  the projection learns, as in `SimVQ`. Start a linear one by `functional.matched_projection` of the
+  first latents. Source: VQGAN-LC, https://arxiv.org/abs/2406.11837.
 
   Attributes:
     codebook_size: entries K.

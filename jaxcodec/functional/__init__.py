@@ -65,6 +65,7 @@ from jaxcodec.functional.multiscale import (
   multiscale_quantize as multiscale_quantize,
   which_convolution as which_convolution,
 )
+from jaxcodec.functional.projection import matched_projection as matched_projection
 from jaxcodec.functional.quantize import (
   EmaState as EmaState,
   ResidualQuantized as ResidualQuantized,

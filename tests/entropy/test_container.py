@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import zlib
 
+import hostile
 import numpy as np
 import pytest
 from hostile import mutate
@@ -316,6 +317,12 @@ def test_chunks_of_other_places_and_files_are_found():
       read_all(container.write(other, records))
 
 
+def refusal(file, prior):
+  with pytest.raises(CodecError) as raised:
+    read_all(file, prior)
+  return str(raised.value)
+
+
 def test_mutations_raise_soon_and_within_memory():
   stream, rng = make_stream(), np.random.default_rng(0)
   files = [(make_file(stream, make_chunks(stream)), None), uneven_file_with_prior()]
@@ -326,11 +333,7 @@ def test_mutations_raise_soon_and_within_memory():
       bad = mutate(file, rng)
       if bad == file:
         continue
-      start = time.process_time()
-      with pytest.raises(CodecError) as raised:
-        read_all(bad, prior)
-      assert time.process_time() - start < 1
-      assert "\n" not in str(raised.value)
+      assert "\n" not in hostile.timely(refusal, bad, prior)
     assert tracemalloc.get_traced_memory()[1] < 200e6
   finally:
     tracemalloc.stop()

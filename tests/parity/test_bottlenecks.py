@@ -6,13 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 
+torch = pytest.importorskip("torch", reason="torch comes with the parity extra")
+pytest.importorskip("vector_quantize_pytorch", reason="it comes with the parity extra")
+
 pytestmark = pytest.mark.parity
 RECORDED = pathlib.Path(__file__).parents[1] / "recorded"
 
 
 def test_the_recorded_codebooks_are_those_of_the_package():
-  import torch
-
   spec = importlib.util.spec_from_file_location("record", RECORDED / "make_bottlenecks.py")
   assert spec is not None
   assert spec.loader is not None
