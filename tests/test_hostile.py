@@ -87,7 +87,7 @@ def test_names_in_a_file_lead_nowhere(tmp_path, capsys, monkeypatch):
       codebook_sizes=(1024,),
       metadata={"title": "../../evil", "file": "/etc/passwd"},
     )
-    header = container.Header(streams=(stream,), metadata={"output": "/tmp/../evil"})
+    header = container.Header(streams=(stream,), metadata={"output": "../evil"})
     (tmp_path / "a.jxc").write_bytes(container.write(header, []))
     assert cli.main(["info", "a.jxc"]) == 0
     assert cli.main(["decode", "a.jxc", "a.wav"]) == 1
