@@ -439,7 +439,7 @@ def _size(text: str) -> int:
 def _load(name: str):
   from jaxcodec.hub.load import bundled, load
 
-  known = name in bundled() or pathlib.Path(name).is_dir() or "/" in name
+  known = name in bundled() or pathlib.Path(name).exists() or "/" in name
   if not known:
     raise UsageError(f"no codec {name!r}: neither a directory nor one of {', '.join(bundled())}")
   return load(name)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -161,6 +162,16 @@ def test_bad_data_exits_with_1_and_one_line(capsys, tmp_path, command, content, 
   assert message in err
   assert err.count("\n") == 1
   assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_pickle_is_refused_with_the_line_that_converts_it(capsys, monkeypatch, tmp_path, talk):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "weights.pt").write_bytes(pickle.dumps({"weight": 1}))
+  assert cli.main(["encode", str(talk), "a.jxc", "--codec", "weights.pt"]) == 1
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1
+  assert "weights.pt is a pickle" in said
+  assert "safetensors.torch.save_file" in said
 
 
 def test_samples_that_are_not_finite_are_named_in_one_line(capsys, tmp_path):
