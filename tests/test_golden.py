@@ -15,7 +15,15 @@ from jaxcodec.errors import CodecError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NAMES = ("adaptive_batch", "grown", "packed_stereo", "prior_mono", "several", "speech")
-CODERS = {"adaptive_batch": {1}, "packed_stereo": {0}, "prior_mono": {2}, "several": {0, 1, 2}}
+# Its network is in the page too, but not in the reader.
+LEARNED = "learned"
+CODERS = {
+  "adaptive_batch": {1},
+  "packed_stereo": {0},
+  "prior_mono": {2},
+  "several": {0, 1, 2},
+  LEARNED: {3},
+}
 
 
 def golden(name):
@@ -24,10 +32,10 @@ def golden(name):
 
 
 def test_no_golden_file_is_forgotten():
-  assert sorted(path.stem for path in GOLDEN.glob("*.jxc")) == sorted(NAMES)
+  assert sorted(path.stem for path in GOLDEN.glob("*.jxc")) == sorted((*NAMES, LEARNED))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, LEARNED])
 def test_golden_files_decode_to_what_they_always_did(name):
   data, expected = golden(name)
   assert hashlib.sha256(data).hexdigest() == expected["sha256"]
@@ -37,7 +45,8 @@ def test_golden_files_decode_to_what_they_always_did(name):
   for number, stream in enumerate(header.streams):
     fitting = [p for p in priors if len(p) == len(stream.codebook_sizes)]
     prior = fitting[0] if stream.prior_crc is not None else None
-    parts = list(container.read_chunks(data, prior, stream=number))
+    learned = jaxcodec.load(stream.codec).learned if stream.learned_digest else None
+    parts = list(container.read_chunks(data, prior, learned, stream=number))
     codes = [codes for codes, _ in parts]
     if codes:
       np.testing.assert_array_equal(np.concatenate(codes, axis=1), expected["codes"][number])
@@ -62,6 +71,12 @@ def test_the_document_is_enough_to_read_them(name):
     assert (found["codec"], found["weights_hash"]) == (stream.codec, stream.weights_hash)
     for field, _, _ in jxc_reader.SOUND_NUMBERS:
       assert found[field] == getattr(stream, field)
+
+
+def test_a_reader_that_lacks_the_learned_prior_says_so_by_its_field():
+  data, expected = golden(LEARNED)
+  with pytest.raises(jxc_reader.Refused, match="field 3"):
+    jxc_reader.read(data, expected["priors"])
 
 
 @pytest.mark.parametrize(("name", "coders"), CODERS.items())

@@ -108,7 +108,7 @@ def grown() -> bytes:
   return data + record + struct.pack("<I", zlib.crc32(record, zlib.crc32(bytes(12), seed)))
 
 
-def speech() -> tuple[bytes, np.ndarray, np.ndarray]:
+def speech(learned: bool = False) -> tuple[bytes, np.ndarray, np.ndarray]:
   """A third of a second by the bundled codec at its lowest rate, its codes and its prior."""
   import soundfile
 
@@ -118,7 +118,7 @@ def speech() -> tuple[bytes, np.ndarray, np.ndarray]:
   codec = jaxcodec.load("speech-16khz")
   wave, _ = soundfile.read(bundled_samples()[1], dtype="float32")
   x = wave[None, 16_000:21_000, None]
-  data = jaxcodec.compress(codec, x, bitrate=1000, metadata={"title": "voice"})
+  data = jaxcodec.compress(codec, x, bitrate=1000, metadata={"title": "voice"}, learned=learned)
   return data, np.asarray(jaxcodec.encode(codec, x, bitrate=1000)), np.asarray(codec.prior)[:2]
 
 
@@ -155,6 +155,8 @@ def main() -> None:
   write("grown", grown(), [np.full((1, 1, 1), 0xAB)], [np.zeros((1, 0))], [])
   data, codes, prior = speech()
   write("speech", data, [codes], [np.zeros((1, 0))], [prior])
+  data, codes, prior = speech(learned=True)
+  write("learned", data, [codes], [np.zeros((1, 0))], [prior])
 
 
 if __name__ == "__main__":
