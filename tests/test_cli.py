@@ -34,6 +34,13 @@ def call(capsys, *arguments) -> tuple[int, str, str]:
   return status, captured.out, captured.err
 
 
+@pytest.fixture(scope="module")
+def coded_talk() -> bytes:
+  """Half a second of the bundled codec's file."""
+  time = np.arange(8_000, dtype=np.float32) / 16_000
+  return jaxcodec.compress(jaxcodec.load("speech-16khz"), 0.3 * np.sin(1400 * time)[None, :, None])
+
+
 def test_a_recording_goes_to_a_file_and_back(capsys, tmp_path, talk):
   coded, decoded = tmp_path / "talk.jxc", tmp_path / "back.wav"
   status, out, err = call(capsys, "encode", talk, coded, "--bitrate", "3")
@@ -55,9 +62,9 @@ def test_a_recording_goes_to_a_file_and_back(capsys, tmp_path, talk):
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "opus", "aiff"])
-def test_decode_writes_the_format_that_the_suffix_names(capsys, tmp_path, talk, suffix):
+def test_decode_writes_the_format_that_the_suffix_names(capsys, tmp_path, coded_talk, suffix):
   coded = tmp_path / "talk.jxc"
-  call(capsys, "encode", talk, coded)
+  coded.write_bytes(coded_talk)
   status, _, err = call(capsys, "decode", coded, tmp_path / f"back.{suffix}")
   assert status == 0, err
   sound, rate = soundfile.read(tmp_path / f"back.{suffix}")
@@ -131,10 +138,10 @@ def test_nothing_is_written_over_without_force(capsys, tmp_path, talk):
   ],
 )
 def test_a_wrong_call_exits_with_2_and_one_line(
-  capsys, monkeypatch, tmp_path, talk, arguments, message
+  capsys, monkeypatch, tmp_path, talk, coded_talk, arguments, message
 ):
   monkeypatch.chdir(tmp_path)
-  call(capsys, "encode", talk, "talk.jxc")
+  (tmp_path / "talk.jxc").write_bytes(coded_talk)
   names = {"TALK": "talk.flac", "CODED": "talk.jxc"}
   status, out, err = call(capsys, *[names.get(argument, argument) for argument in arguments])
   assert (status, out) == (2, "")
@@ -184,6 +191,7 @@ def test_samples_that_are_not_finite_are_named_in_one_line(capsys, tmp_path):
   assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_file_of_exactly_one_block_is_resampled_to_its_end(capsys, tmp_path):
   soundfile.write(tmp_path / "ten.wav", np.zeros(80_000), 8_000)
   assert call(capsys, "encode", tmp_path / "ten.wav", tmp_path / "ten.jxc")[0] == 0
@@ -191,16 +199,14 @@ def test_a_file_of_exactly_one_block_is_resampled_to_its_end(capsys, tmp_path):
   assert json.loads(out)["streams"][0]["samples"] == 160_000
 
 
-def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, talk):
-  coded = tmp_path / "talk.jxc"
-  call(capsys, "encode", talk, coded)
-  data = bytearray(coded.read_bytes())
+def test_a_damaged_file_leaves_nothing_behind(capsys, tmp_path, coded_talk):
+  coded, data = tmp_path / "talk.jxc", bytearray(coded_talk)
   data[-20] ^= 1
   coded.write_bytes(data)
   status, _, err = call(capsys, "decode", coded, tmp_path / "back.wav")
   assert status == 1
   assert "chunk 0 is damaged" in err
-  assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.flac", "talk.jxc"]
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.jxc"]
 
 
 def test_an_empty_recording_stays_empty(capsys, tmp_path):

@@ -114,6 +114,7 @@ def test_ci_runs_the_commands_of_the_readme():
   assert second in lines
 
 
+@pytest.mark.slow
 def test_the_example_in_the_readme_runs(tmp_path, monkeypatch):
   (example,) = readme_blocks("python")
   assert len(example.strip().splitlines()) <= 10

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +29,18 @@ def train(params, z, num_active=None):
   return VQ.apply({"params": params}, z, num_active=num_active)
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def encode(z, count=None):
+  return VQ.apply({"params": PARAMS}, z, count, method="encode")
+
+
+@jax.jit
+def decode(codes):
+  return VQ.apply({"params": PARAMS}, codes, method="decode")
+
+
 def test_its_parameters_are_those_that_init_makes():
-  made = jax.jit(VQ.init)(jax.random.key(0), Z)["params"]
+  made = jax.eval_shape(VQ.init, jax.random.key(0), Z)["params"]
   assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, PARAMS)
   assert VQ.codebook_sizes == (16, 16, 16)
 
@@ -36,17 +48,17 @@ def test_its_parameters_are_those_that_init_makes():
 @pytest.mark.parametrize("shape", [(2, 7), (0, 7), (2, 0)])
 def test_decode_of_encode_has_the_bits_of_training(shape):
   z = normal(*shape, 6)
-  codes = VQ.apply({"params": PARAMS}, z, method="encode")
+  codes = encode(z)
   out = train(PARAMS, z)
   assert codes.shape == (*shape, 3)
   np.testing.assert_array_equal(out.codes, codes)
-  decoded = np.asarray(VQ.apply({"params": PARAMS}, codes, method="decode"))
+  decoded = np.asarray(decode(codes))
   np.testing.assert_array_equal(decoded.view(np.int32), np.asarray(out.z).view(np.int32))
 
 
 def test_fewer_codebooks_are_the_first_ones():
-  codes = VQ.apply({"params": PARAMS}, Z, method="encode")
-  np.testing.assert_array_equal(VQ.apply({"params": PARAMS}, Z, 2, method="encode"), codes[..., :2])
+  codes = encode(Z)
+  np.testing.assert_array_equal(encode(Z, 2), codes[..., :2])
 
 
 @pytest.mark.parametrize("num_active", [None, [3, 1]])
@@ -65,7 +77,7 @@ def test_losses_are_sums_over_stages_of_means_over_the_batch(num_active):
   np.testing.assert_allclose(out.loss, want, rtol=1e-5)
   np.testing.assert_allclose(out.codebook_loss, want, rtol=1e-5)
   assert out.statistics is None
-  first = VQ.apply({"params": PARAMS}, codes[1:, :, :1], method="decode")
+  first = decode(codes[1:, :, :1])
   if num_active:
     np.testing.assert_allclose(out.z[1:], first, atol=1e-6)
   used = {(q, code) for q in range(3) for code in codes[..., q].flat if code >= 0}

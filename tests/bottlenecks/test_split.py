@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -6,6 +8,21 @@ from jaxcodec import functional as F
 from jaxcodec.bottlenecks.split import SplitRVQ
 
 MODULE = SplitRVQ(num_codebooks=4, codebook_size=8, features=3, dimension=5)
+
+
+@jax.jit
+def train(variables, z, num_active=None):
+  return MODULE.apply(variables, z, num_active=num_active)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def encode(variables, z, count=None):
+  return MODULE.apply(variables, z, count, method="encode")
+
+
+@jax.jit
+def decode(variables, codes):
+  return MODULE.apply(variables, codes, method="decode")
 
 
 def normal(*shape, seed=0):
@@ -19,7 +36,7 @@ def variables():
 
 def test_both_parts_code_the_latent_itself(variables):
   z, params = normal(2, 6, 5), variables["params"]
-  codes = MODULE.apply(variables, z, method="encode")
+  codes = encode(variables, z)
   for part, columns in (("semantic", slice(0, 1)), ("acoustic", slice(1, 4))):
     inner = z @ params[f"{part}_in"]["kernel"]
     want = F.residual_encode(inner, params[part]["codebooks"])
@@ -29,41 +46,41 @@ def test_both_parts_code_the_latent_itself(variables):
     @ params[f"{part}_out"]["kernel"]
     for part, columns in (("semantic", slice(0, 1)), ("acoustic", slice(1, 4)))
   ]
-  got = MODULE.apply(variables, codes, method="decode")
+  got = decode(variables, codes)
   np.testing.assert_allclose(got, parts[0] + parts[1], atol=1e-6)
 
 
 def test_decoded_codes_are_the_quantized_latents_to_the_bit(variables):
   z = normal(2, 6, 5)
-  quantized = MODULE.apply(variables, z)
-  codes = MODULE.apply(variables, z, method="encode")
+  quantized = train(variables, z)
+  codes = encode(variables, z)
   np.testing.assert_array_equal(quantized.codes, codes)
-  np.testing.assert_array_equal(MODULE.apply(variables, codes, method="decode"), quantized.z)
+  np.testing.assert_array_equal(decode(variables, codes), quantized.z)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_fewer_codebooks_are_the_first_ones(variables, count):
   z = normal(2, 6, 5)
-  codes = MODULE.apply(variables, z, method="encode")
-  few = MODULE.apply(variables, z, count, method="encode")
+  codes = encode(variables, z)
+  few = encode(variables, z, count)
   np.testing.assert_array_equal(few, codes[..., :count])
   dropped = np.where(np.arange(4) < count, codes, -1)
   np.testing.assert_array_equal(
-    MODULE.apply(variables, few, method="decode"),
-    MODULE.apply(variables, dropped, method="decode"),
+    decode(variables, few),
+    decode(variables, dropped),
   )
 
 
 def test_dropped_codebooks_are_neither_counted_nor_paid_for(variables):
   z = normal(2, 6, 5)
-  dropped = MODULE.apply(variables, z, num_active=np.array([1, 1]))
+  dropped = train(variables, z, num_active=np.array([1, 1]))
   assert (dropped.codes[..., 1:] == -1).all()
   np.testing.assert_array_equal(dropped.statistics.counts[1:], 0)
   inner = z @ variables["params"]["semantic_in"]["kernel"]
   codebook = variables["params"]["semantic"]["codebooks"][0]
   nearest = ((inner[..., None, :] - codebook) ** 2).sum(-1).min(-1)
   np.testing.assert_allclose(dropped.loss, nearest.mean() / 3, rtol=1e-5)
-  whole = MODULE.apply(variables, z)
+  whole = train(variables, z)
   counts = whole.statistics.counts.sum(axis=-1)
   np.testing.assert_array_equal(counts, 12)
   assert whole.statistics.sums.shape == (4, 8, 3)
@@ -71,7 +88,7 @@ def test_dropped_codebooks_are_neither_counted_nor_paid_for(variables):
 
 def test_the_latent_gets_its_gradient_through_both_parts(variables):
   z, weight = normal(1, 2, 5), normal(1, 2, 5, seed=3)
-  gradient = jax.grad(lambda z: (weight * MODULE.apply(variables, z).z).sum())(z)
+  gradient = jax.jit(jax.grad(lambda z: (weight * train(variables, z).z).sum()))(z)
   params = variables["params"]
   through = sum(
     params[f"{part}_in"]["kernel"] @ params[f"{part}_out"]["kernel"]

@@ -91,6 +91,7 @@ def network(codes, noise=None):
   return prior_model.frequencies(jnp.stack(logits, axis=2))[0]
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_of_noise_in_each_product_change_no_frequency():
   codes = jnp.asarray(CHUNKS[0][0, :20])
 

@@ -91,6 +91,7 @@ def test_pesq_of_too_few_samples_is_an_error():
     pesq(noise(1600), noise(1600), RATE)
 
 
+@pytest.mark.slow
 @needs_pesq
 def test_pesq_takes_more_utterances_than_its_program():
   # 95 utterances; beyond 50 the program ends the process, so it gets one of its own.
@@ -103,6 +104,7 @@ def test_pesq_takes_more_utterances_than_its_program():
   assert float(out.stdout) == pytest.approx(4.644, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pesq_says_what_it_needs():
   code = (
     "import sys; sys.modules['pesq'] = None\n"
