@@ -27,6 +27,15 @@ def data() -> pathlib.Path:
   return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+  """No module's compiled programs stay in memory for the next: a worker would grow by gigabytes."""
+  yield
+  import jax
+
+  jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def mesh():
   """A mesh of eight devices along `data`."""

@@ -52,7 +52,7 @@ def make_model(config_name: str, **overrides) -> transformers.EncodecModel:
       value.copy_(0.1 * torch.randn(value.shape, generator=generator))
     elif ".lstm.weight" in name:
       value.mul_(2)  # A forget gate that does more than stand half open.
-  x = signal(32, config.audio_channels, config.sampling_rate, config.sampling_rate, seed=1)
+  x = signal(12, config.audio_channels, config.sampling_rate, config.sampling_rate, seed=1)
   x = torch.from_numpy(x).transpose(1, 2)
   scale = torch.ones(len(x), 1, 1)
   if config.normalize:

@@ -92,3 +92,10 @@ def count_ties(got, want, latents, stages) -> int:
     worst = max(ours, theirs) / distance.min() - 1
     assert worst <= TIE, f"frame {frame}, stage {first}: off by {worst:.1e}, which is no tie"
   return len(frames)
+
+
+def share_used(codes, size: int) -> list[float]:
+  """How many of `size` entries occur in each column of codes [..., Q], as a share of how many
+  would in as many draws without favourites."""
+  fair = size * -np.expm1(-codes[..., 0].size / size)
+  return [len(np.unique(codes[..., q])) / fair for q in range(codes.shape[-1])]

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch comes with the parity extra")
 pytest.importorskip("transformers", reason="transformers comes with the parity extra")
 
 import dac_reference  # noqa: E402 - it imports torch.
-from reference import count_ties, signal  # noqa: E402
+from reference import count_ties, share_used, signal  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -114,13 +114,9 @@ def test_codes_and_wave_of_half_a_minute_equal_those_of_transformers(pair, name)
 def test_the_reference_uses_its_codebooks(pair, name):
   """Were a few entries to win always, equal codes would say little."""
   model, codec = pair(name)
-  x = signal(8, 1, codec.sample_rate, codec.sample_rate, seed=7)
+  x = signal(4, 1, codec.sample_rate, codec.sample_rate, seed=7)
   codes, _ = reference_encode(model, codec.hop_length, x, len(codec.codebook_sizes))
-  frames = codes[..., 0].size
-  # What as many draws from a codebook with no favourites would use.
-  fair = codec.codebook_sizes[0] * -np.expm1(-frames / codec.codebook_sizes[0])
-  use = [len(np.unique(codes[..., q])) / fair for q in range(codes.shape[-1])]
-  assert min(use) >= 0.5, use
+  assert min(share_used(codes, codec.codebook_sizes[0])) >= 0.5
 
 
 TINY = {
