@@ -3,4 +3,7 @@
 This package imports nothing of jaxcodec and is useful alone.
 """
 
-from pallas_kernels.nearest_code import nearest_code as nearest_code
+from pallas_kernels.nearest_code import (
+  nearest_code as nearest_code,
+  sharded_nearest_code as sharded_nearest_code,
+)
