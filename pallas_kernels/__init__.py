@@ -3,7 +3,9 @@
 This package imports nothing of jaxcodec and is useful alone.
 """
 
+from pallas_kernels.dequantize import dequantize as dequantize
 from pallas_kernels.nearest_code import (
   nearest_code as nearest_code,
   sharded_nearest_code as sharded_nearest_code,
 )
+from pallas_kernels.residual_quantize import residual_quantize as residual_quantize
