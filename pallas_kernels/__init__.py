@@ -8,4 +8,5 @@ from pallas_kernels.nearest_code import (
   nearest_code as nearest_code,
   sharded_nearest_code as sharded_nearest_code,
 )
+from pallas_kernels.rans_encode import rans_encode as rans_encode
 from pallas_kernels.residual_quantize import residual_quantize as residual_quantize

@@ -19,9 +19,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-LOWEST_STATE = 1 << 16
-WORD_BITS = 16
-MAX_PRECISION = 16
+from pallas_kernels import rans_encode
+from pallas_kernels.rans_encode import (
+  LOWEST_STATE as LOWEST_STATE,
+  MAX_PRECISION as MAX_PRECISION,
+  WORD_BITS as WORD_BITS,
+)
 
 
 class Streams(NamedTuple):
@@ -30,22 +33,6 @@ class Streams(NamedTuple):
   words: jax.Array
   counts: jax.Array
   states: jax.Array
-
-
-def initial_states(lanes: int) -> jax.Array:
-  return jnp.full((lanes,), LOWEST_STATE, jnp.uint32)
-
-
-def push(states, start, freq, precision: int):
-  """`(states, words, written)` after one more symbol a lane; all [L], `written` is bool.
-
-  freq is 1 to 2^P. A symbol of freq 2^P costs nothing and changes nothing.
-  """
-  written = states >> (32 - precision) >= freq
-  words = states & 0xFFFF
-  states = jnp.where(written, states >> WORD_BITS, states)
-  quotient = states // freq
-  return (quotient << precision) + (states - quotient * freq) + start, words, written
 
 
 def slots(states, precision: int):
@@ -69,19 +56,7 @@ def encode(start, freq, precision: int) -> Streams:
   Raises:
     ValueError: if shapes or precision do not fit. Intervals are not looked at.
   """
-  if start.ndim != 2 or start.shape != freq.shape:
-    raise ValueError(f"starts {start.shape} and frequencies {freq.shape} must be [N, L] both")
-  _require_precision(precision)
-
-  def step(states, interval):
-    start, freq = interval
-    states, words, written = push(states, start, freq, precision)
-    return states, (words, written)
-
-  intervals = start.astype(jnp.uint32), freq.astype(jnp.uint32)
-  states, (words, written) = jax.lax.scan(
-    step, initial_states(start.shape[1]), intervals, reverse=True
-  )
+  states, words, written = rans_encode(start, freq, precision)
   # Those of the first step come first: the order in which they are read.
   place = jnp.where(written, jnp.cumsum(written, axis=0) - 1, len(start))
   lane = jnp.broadcast_to(jnp.arange(start.shape[1]), place.shape)
