@@ -19,12 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import rans_encode
-from pallas_kernels.rans_encode import (
-  LOWEST_STATE as LOWEST_STATE,
-  MAX_PRECISION as MAX_PRECISION,
-  WORD_BITS as WORD_BITS,
-)
+from pallas_kernels import rans_decode, rans_encode
+from pallas_kernels.rans_decode import pop as pop, read as read, refill as refill, slots as slots
+from pallas_kernels.rans_encode import LOWEST_STATE as LOWEST_STATE
 
 
 class Streams(NamedTuple):
@@ -33,21 +30,6 @@ class Streams(NamedTuple):
   words: jax.Array
   counts: jax.Array
   states: jax.Array
-
-
-def slots(states, precision: int):
-  """Where in [0, 2^P) each lane's next symbol lies: within its interval."""
-  return states & ((1 << precision) - 1)
-
-
-def pop(states, start, freq, precision: int):
-  """`(states, wanting)` without the symbol of that interval; who is below 2^16 wants a word."""
-  states = freq * (states >> precision) + slots(states, precision) - start
-  return states, states < LOWEST_STATE
-
-
-def refill(states, words, wanting):
-  return jnp.where(wanting, (states << WORD_BITS) | words, states)
 
 
 def encode(start, freq, precision: int) -> Streams:
@@ -75,44 +57,9 @@ def decode(streams: Streams, cdf, rows, precision: int):
 
   Of any words whatever the symbols are within 0..K - 1; `intact` says whether each lane ended in
   its first state with all its words read.
+
+  Raises:
+    ValueError: if shapes or precision do not fit. Tables and rows are not looked at.
   """
-  _require_precision(precision)
-  cdf = cdf.astype(jnp.uint32)
-  lanes = jnp.arange(rows.shape[1])
-  starts, ends = cdf[:, :-1], cdf[:, 1:]
-
-  def step(carry, row):
-    states, at = carry
-    symbol = find(cdf, row, slots(states, precision))
-    start = starts[row, symbol]
-    states, wanting = pop(states, start, ends[row, symbol] - start, precision)
-    states = refill(states, read(streams, lanes, at), wanting)
-    return (states, at + wanting), symbol
-
-  begin = streams.states, jnp.zeros_like(streams.counts)
-  (states, at), symbols = jax.lax.scan(step, begin, rows)
+  symbols, states, at = rans_decode(*streams, cdf, rows, precision)
   return symbols, (states == LOWEST_STATE) & (at == streams.counts)
-
-
-def read(streams: Streams, lanes, at):
-  """The next word of each lane; 0 after its last."""
-  words = streams.words.at[lanes, at].get(mode="fill", fill_value=0)
-  return jnp.where(at < streams.counts, words, 0)
-
-
-def find(cdf, row, slot):
-  """The symbol int32 [L] whose interval in `cdf[row]` holds each slot: the last that starts there
-  or before."""
-  size = cdf.shape[1] - 1
-  low = jnp.zeros(slot.shape, jnp.int32)
-  for bit in reversed(range((size - 1).bit_length())):
-    trial = low + (1 << bit)
-    inside = trial < size
-    above = cdf[row, jnp.where(inside, trial, 0)] <= slot
-    low = jnp.where(inside & above, trial, low)
-  return low
-
-
-def _require_precision(precision: int) -> None:
-  if not 1 <= precision <= MAX_PRECISION:
-    raise ValueError(f"precision must be 1 to {MAX_PRECISION} bits, not {precision}")
