@@ -6,7 +6,8 @@ PHOTOS_DIR holds `photos_train.tar` and `photos_test.tar`. Pictures are halved; 
 crops of 32 x 32 as 8 x 8 latents of 32 numbers. All start from the same weights and see the same
 batches. Figures are of 400 crops of the test photographs, 25,600 latents: mean squared error for
 pixels in [-1, 1]; use, the share of entries that occur (mean over codebooks), and their perplexity.
-Bits are a latent's, each code at its fixed length. `--pictures` draws use over training.
+Bits are a latent's, each code at its fixed length or, of an entropy model, at its price.
+`--pictures` draws use over training.
 """
 
 import argparse
@@ -40,6 +41,7 @@ class Entry(NamedTuple):
     pull: weight of `loss`.
     codebook: weight of `codebook_loss`.
     entropy: weight of `entropy_loss`.
+    rate: weight of `bits`.
     averages: moving averages write `codebooks`, after a start by k-means, with restarts.
     tokens: how many codes, or tuples of codes, a crop has.
     width: numbers of a latent.
@@ -49,9 +51,27 @@ class Entry(NamedTuple):
   pull: float = 0.25
   codebook: float = 1.0
   entropy: float = 0.0
+  rate: float = 0.0
   averages: bool = False
   tokens: int = SIDE**2
   width: int = WIDTH
+
+
+class NormalChannels(nn.Module):
+  """A normal density a channel, where a hyperprior would give one a number."""
+
+  conditional: nn.Module
+
+  @property
+  def codebook_sizes(self) -> tuple[int, ...]:
+    return self.conditional.codebook_sizes
+
+  @nn.compact
+  def __call__(self, z):
+    scales, means = (
+      self.param(name, nn.initializers.zeros, (z.shape[-1],)) for name in ("log_scales", "means")
+    )
+    return self.conditional(z, scales=jnp.exp(scales), means=means)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -76,19 +96,21 @@ ENTRIES: dict[str, Entry] = {
   "residual LFQ": Entry(B.ResidualLFQ(4, 8, WIDTH, inverse_temperature=1.0), entropy=0.02),
   "latent quantization": Entry(B.LatentQuantizer(4, WIDTH), pull=0.01, codebook=0.01),
   "codebook features": Entry(B.CodebookFeatures(1024, WIDTH, 4), pull=0.0),
+  "entropy bottleneck": Entry(B.EntropyBottleneck(WIDTH, 15), codebook=0.1, rate=1e-3),
+  "Gaussian conditional": Entry(NormalChannels(B.GaussianConditional(WIDTH, 15)), rate=1e-3),
   "key-value": Entry(B.KeyValueBottleneck(8, 256, 8, WIDTH, WIDTH), averages=True),
 }
 LARGE = 100_000
 ENTRIES |= {
   "VQ, 100,000": Entry(B.VQ(LARGE, 8), width=8),
-  "codebook transfer, 100,000": Entry(B.TransferVQ(LARGE, 48, 8), pull=1.0, codebook=0.33, width=8),
+  "codebook transfer, 100,000": Entry(B.TransferVQ(LARGE, 64, 8), pull=1.0, codebook=0.33, width=8),
 }
 
 
 class Autoencoder(nn.Module):
   """Two strided convolutions and a residual block to latents, and their mirror."""
 
-  bottleneck: nn.Module
+  bottleneck: nn.Module | None
   narrow: int
 
   def setup(self):
@@ -98,11 +120,13 @@ class Autoencoder(nn.Module):
     self.back = [conv(64), conv(64), conv(64)]
     self.up = [conv(32 * 4), conv(3 * 4)]
 
-  def encode(self, x):
+  def features(self, x):
     for layer in self.down:
       x = nn.silu(layer(x))
-    x = x + self.into[1](nn.silu(self.into[0](x)))
-    return self.into[2](x)
+    return x + self.into[1](nn.silu(self.into[0](x)))
+
+  def encode(self, x):
+    return self.into[2](self.features(x))
 
   def decode(self, z):
     x = self.back[0](z)
@@ -110,8 +134,9 @@ class Autoencoder(nn.Module):
     return _twice(self.up[1](nn.silu(_twice(self.up[0](x)))))
 
   def __call__(self, x):
-    out = self.bottleneck(self.encode(x))
-    return self.decode(out.z), out
+    z = self.encode(x)
+    out = None if self.bottleneck is None else self.bottleneck(z)
+    return self.decode(z if out is None else out.z), out
 
 
 def _twice(x):
@@ -200,6 +225,8 @@ def make_step(entry: Entry):
       total += entry.codebook * out.codebook_loss
     if out.entropy_loss is not None:
       total += entry.entropy * out.entropy_loss
+    if entry.rate:
+      total += entry.rate * out.bits.mean()
     return total, out
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -232,38 +259,37 @@ def make_step(entry: Entry):
   @jax.jit
   def score(params, x):
     y, out = net.apply({"params": params}, x)
-    return jnp.mean((x - y) ** 2), out.codes
+    price = jnp.zeros(()) if out.bits is None else out.bits.mean()
+    return jnp.mean((x - y) ** 2), price, out.codes
 
   return step, restart, score
 
 
 def measure(entry: Entry, score: Callable, params, x, size=100):
-  """`(mse, use, perplexity)` over all of x."""
+  """`(mse, bits, use, perplexity)` over all of x."""
   sizes = entry.module.codebook_sizes
   if isinstance(entry.module, B.CodebookFeatures):
     sizes = sizes[:1]
-  counts, errors = np.zeros((len(sizes), sizes[0])), []
+  counts, errors, prices = np.zeros((len(sizes), sizes[0])), [], []
   for start in range(0, len(x), size):
-    error, codes = score(params, x[start : start + size])
+    error, price, codes = score(params, x[start : start + size])
     codes = np.asarray(codes).reshape(-1, len(sizes))
     counts += [np.bincount(column, minlength=sizes[0]) for column in codes.T]
     errors.append(float(error))
+    prices.append(float(price))
   health = F.code_health(counts)
-  return np.mean(errors), float(health["codebook_use"]), float(health["perplexity"])
-
-
-def bits(entry: Entry) -> float:
-  each = sum(math.log2(size) for size in entry.module.codebook_sizes)
-  return each * entry.tokens / SIDE**2
+  length = sum(math.log2(size) for size in entry.module.codebook_sizes) * entry.tokens / SIDE**2
+  spent = np.mean(prices) if entry.rate else length
+  return np.mean(errors), spent, float(health["codebook_use"]), float(health["perplexity"])
 
 
 def train(name: str, entry: Entry, photos, test, options):
-  """Trains one; `(mse, use, perplexity, milliseconds a step, [(step, use), ...])`."""
+  """Trains one; `(mse, bits, use, perplexity, milliseconds a step, [(step, use), ...])`."""
   rng, key = np.random.default_rng(0), jax.random.key(0)
   large = max(entry.module.codebook_sizes) == LARGE
   steps = options.large_steps if large else options.steps
   first = jnp.asarray(random_crops(rng, photos, 64))
-  source = patches(photos) if isinstance(entry.module, B.TransferVQ) else None
+  source = harvest(photos, steps) if isinstance(entry.module, B.TransferVQ) else None
   state = init_state(key, entry, first, source)
   step, restart, score = make_step(entry)
   shown, times, curve = test[::4], [], []
@@ -277,19 +303,31 @@ def train(name: str, entry: Entry, photos, test, options):
     if entry.averages and n % 20 == 19 and n < 0.8 * steps:
       state = restart(state, x, jax.random.fold_in(key, n))
     if n % every == 0 or n == steps - 1:
-      curve.append((n + 1, measure(entry, score, state["params"], shown)[1]))
+      curve.append((n + 1, measure(entry, score, state["params"], shown)[2]))
   many = random_crops(rng, photos, options.large_crops) if large else test
-  mse, use, perplexity = measure(entry, score, state["params"], many)
+  mse, spent, use, perplexity = measure(entry, score, state["params"], many)
   if large:
     mse = measure(entry, score, state["params"], test)[0]
-  return mse, use, perplexity, float(np.median(times[2:])), curve
+  return mse, spent, use, perplexity, float(np.median(times[2:])), curve
 
 
-def patches(photos) -> jnp.ndarray:
-  """LARGE frozen vectors: patches of 4 x 4 pixels, drawn from the training pictures."""
-  rng = np.random.default_rng(1)
-  rows = random_crops(rng, photos, LARGE // 40 + 1)
-  rows = rows.reshape(-1, SIDE, 4, SIDE, 4, 3).swapaxes(2, 3).reshape(-1, 48)
+def harvest(photos, steps: int) -> jnp.ndarray:
+  """LARGE frozen vectors: features of an encoder that learnt with no bottleneck, seen once each."""
+  rng, net = np.random.default_rng(1), Autoencoder(None, 8)
+  params = jax.jit(net.init)(jax.random.key(1), random_crops(rng, photos, 1))["params"]
+  opt = optimizer().init(params)
+
+  @jax.jit
+  def step(params, opt, x, rate):
+    loss = lambda params: jnp.mean((x - net.apply({"params": params}, x)[0]) ** 2)  # noqa: E731
+    updates, opt = optimizer().update(jax.grad(loss)(params), opt)
+    return jax.tree.map(lambda p, u: p + rate * u, params, updates), opt
+
+  for n in range(steps):
+    params, opt = step(params, opt, random_crops(rng, photos, 16), min(1, 2 - 2 * n / steps))
+  features = jax.jit(lambda x: net.apply({"params": params}, x, method="features"))
+  many = [features(random_crops(rng, photos, 100)).reshape(-1, 64) for _ in range(40)]
+  rows = np.concatenate(many)
   return jnp.asarray(rows[rng.choice(len(rows), LARGE, replace=False)])
 
 
@@ -324,9 +362,9 @@ def main() -> None:
   print("|---|---:|---:|---:|---:|---:|")
   for name in options.only or ENTRIES:
     entry = ENTRIES[name]
-    mse, use, perplexity, spent, curve = train(name, entry, photos, test, options)
+    mse, bits, use, perplexity, spent, curve = train(name, entry, photos, test, options)
     print(
-      f"| {name} | {bits(entry):.1f} | {mse:.4f} | {use:.1%} | {perplexity:.0f} | {spent:.0f} |",
+      f"| {name} | {bits:.1f} | {mse:.4f} | {use:.1%} | {perplexity:.0f} | {spent:.0f} |",
       flush=True,
     )
     if options.pictures:

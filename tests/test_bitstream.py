@@ -46,10 +46,10 @@ ENCODE = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 DECODE = jax.jit(jaxcodec.decode, static_argnames="length")
 
 # One chunk of ten seconds is 1000 samples here. Shapes compile anew but for "zero", which has one.
-FAST = [("zero", n) for n in (0, 1, 9, 10, 11, 999, 1000, 1001, 2345)]
-FAST += [("reflect", 0), ("reflect", 2345), ("whole", 1001), ("segmented", 790)]
-SLOW = [("reflect", n) for n in (1, 11, 1000)] + [("whole", n) for n in (1, 3000)]
-SLOW += [("segmented", n) for n in (0, 1, 382, 2285, 2700)]
+FAST = [("zero", n) for n in (0, 11, 1000, 1001)]
+FAST += [("reflect", 2345), ("whole", 1001), ("segmented", 790)]
+SLOW = [("zero", 1), ("reflect", 1), ("reflect", 1000), ("whole", 1), ("whole", 3000)]
+SLOW += [("segmented", n) for n in (0, 1, 382, 2700)]
 CASES = FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
