@@ -56,14 +56,7 @@ def save(
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  system = next(name for name, cls in _SYSTEMS.items() if type(codec.module) is cls)
-  config = {
-    "format": _FORMAT,
-    "version": _VERSION,
-    "name": codec.name,
-    "system": system,
-    "module": module_config(codec.module),
-  }
+  config = {"format": _FORMAT, "version": _VERSION} | description(codec.name, codec.module)
   flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
   arrays = {
     k: np.asarray(v, dtype if v.dtype == np.float32 else v.dtype, order="C")
@@ -83,6 +76,29 @@ def save(
     learned_prior.save_prior(codec.learned, directory)
 
 
+def description(name: str, module: SoundCodec) -> dict[str, Any]:
+  """What rebuilds a codec's module, as JSON values; `described` reads it."""
+  system = next(system for system, cls in _SYSTEMS.items() if type(module) is cls)
+  return {"name": name, "system": system, "module": module_config(module)}
+
+
+def described(config: dict[str, Any], directory: pathlib.Path) -> tuple[str, SoundCodec, Any]:
+  """A codec's name, its module and the shapes of its parameters.
+
+  Raises:
+    CodecError: if `config`, of `directory`, describes none.
+  """
+  try:
+    name, system, fields = str(config["name"]), config["system"], dict(config["module"])
+    if system not in _SYSTEMS:
+      raise CodecError(f"{directory} holds a codec of an unknown system, {system!r}")
+    module = _built(_SYSTEMS[system], fields)
+    example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
+    return name, module, jax.eval_shape(module.init, jax.random.key(0), example)["params"]
+  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
+
+
 def _prior_shape(module: SoundCodec) -> tuple[int, int]:
   return len(module.codebook_sizes), max(module.codebook_sizes)
 
@@ -100,15 +116,7 @@ def load_native(directory: pathlib.Path) -> Codec:
   config = read_config(directory)
   if config.get("version") != _VERSION:
     raise CodecError(f"{directory} has version {config.get('version')}, this reader {_VERSION}")
-  try:
-    name, system, fields = str(config["name"]), config["system"], dict(config["module"])
-    if system not in _SYSTEMS:
-      raise CodecError(f"{directory} holds a codec of an unknown system, {system!r}")
-    module = _built(_SYSTEMS[system], fields)
-    example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
-  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-    raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
+  name, module, shapes = described(config, directory)
   leaves, prior_shape = flatten_dict(shapes, sep="/"), _prior_shape(module)
   if (directory / orbax_lib.NAME).is_dir() and not (directory / "model.safetensors").exists():
     needed = {f"params/{path}": leaf.shape for path, leaf in leaves.items()}
