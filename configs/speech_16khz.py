@@ -63,7 +63,7 @@ def get_config() -> Train:
 def tiny() -> Train:
   """The same code path in seconds on a CPU, for tests."""
   config = get_config()
-  net = dataclasses.replace(config.codec.net, num_filters=2, strides=(4, 2), dimension=4)
+  net = dataclasses.replace(config.codec.net, num_filters=2, strides=(8,), dimension=4)
   codec = config.codec.clone(net=net, num_codebooks=2, codebook_size=8, bitrates=(12_000,))
   return dataclasses.replace(
     config,

@@ -52,3 +52,10 @@ class Health:
         f"{bad} of {seen} files cannot be read, the last of them {name}; "
         f"data.max_bad_share={self.most:g} allows fewer"
       )
+
+
+def reason_of(error: Exception) -> str:
+  """A decoder's error in one line."""
+  # soundfile's whole message names an object in memory.
+  text = getattr(error, "error_string", None) or str(error)
+  return text.splitlines()[0].rstrip(". ") if text else type(error).__name__

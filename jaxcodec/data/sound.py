@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from jaxcodec.data import sources as sources_lib
-from jaxcodec.data.health import Health
+from jaxcodec.data.health import Health, reason_of
 from jaxcodec.errors import CodecError
 
 _MARGIN = (
@@ -82,7 +82,7 @@ class Crops:
     try:
       info = soundfile.info(sources_lib.stream(file))
     except (soundfile.LibsndfileError, RuntimeError) as error:
-      self._health.bad(file.name, str(error).splitlines()[0])
+      self._health.bad(file.name, reason_of(error))
       return None
     if info.frames < 1:
       self._health.bad(file.name, "no samples")
@@ -103,7 +103,7 @@ class Crops:
       try:
         crop = _crop(file, piece, rng, samples, rate)
       except (soundfile.LibsndfileError, RuntimeError) as error:
-        self._health.bad(file.name, str(error).splitlines()[0])
+        self._health.bad(file.name, reason_of(error))
       else:
         if np.isfinite(crop).all():
           return _mixed(crop, channels)

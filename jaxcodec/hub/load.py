@@ -21,10 +21,10 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
 
   Args:
     name_or_path: a bundled codec's name; a directory that `save` wrote, with `model.safetensors` or
-      an Orbax checkpoint; the directory of a training run; one of the Hugging Face's layout
-      (`config.json`, `model.safetensors`); a repository of theirs, such as
-      "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a directory that holds
-      it; or a directory with the three `.tflite` files of Lyra V2.
+      an Orbax checkpoint; the directory of a training run; a file that `jaxcodec export` wrote; a
+      directory of the Hugging Face's layout (`config.json`, `model.safetensors`); a repository of
+      theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
+      directory that holds it; or a directory with the three `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -52,6 +52,8 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
     return _load_directory(directory, name)
   if directory.suffix == ".pth" and directory.is_file():
     return dac.load_original(directory, directory.stem)
+  if directory.suffix == ".safetensors" and directory.is_file():
+    return native.load_file(directory)
   if directory.is_file():
     raise foreign.refusal(directory)
   if isinstance(name_or_path, str) and _is_repository(name):

@@ -60,7 +60,7 @@ def run(
   )
   with checkpoints.opened(config, workdir) as checkpointer, _Stop() as stop, jax.set_mesh(mesh):
     if checkpointer.latest is None:
-      state = jax.jit(init, out_shardings=shardings)(key)
+      state = _initial(init, shardings)(key)
     else:
       state = checkpoints.restore(checkpointer, shapes, shardings)
     first = int(state.step)
@@ -120,7 +120,7 @@ def check(config: Train) -> None:
   if any(not 1 <= count <= most for count in quantization.active_choices):
     raise ValueError(f"quantization.active_choices must lie within 1 and {most}")
   terms = output_terms(config)
-  if not set(terms) - {"adversarial", "features"}:
+  if not terms:
     raise ValueError("no loss of the decoded signal has a weight: set losses.mel, .l1 or another")
   if weights.perceptual and weights.perceptual_loss is None:
     raise ValueError("losses.perceptual needs a losses.perceptual_loss")
@@ -128,6 +128,12 @@ def check(config: Train) -> None:
     raise ValueError("losses.adversarial and losses.features need an adversary")
   if weights.adaptive and ("adversarial" not in terms or weights.balanced):
     raise ValueError("losses.adaptive needs losses.adversarial, and no losses.balanced")
+
+
+def _initial(init, shardings):
+  # It runs once: on a CPU, optimizing its many draws takes far longer than they do.
+  quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+  return jax.jit(init, out_shardings=shardings, compiler_options=quick)
 
 
 def _global(rows: np.ndarray, mesh) -> jax.Array:

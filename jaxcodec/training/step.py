@@ -35,14 +35,13 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
     A step with a number that is not finite changes nothing but the counters.
   """
   key = jax.random.fold_in(key, state.step)
-  restart_key, update_key, key = jax.random.split(key, 3)
   gradients, found = _accumulated(state, batch, key, config)
   finite = {
     "gradients": [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)],
     "losses": {name: jnp.isfinite(value) for name, value in found["losses"].items()},
   }
   good = jnp.stack(jax.tree.leaves(finite)).all()
-  new = _updated(state, gradients, found, restart_key, update_key, config)
+  new = _updated(state, gradients, found, key, config)
   new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
   bad = (~good).astype(jnp.int32)
   new = new._replace(
@@ -60,7 +59,7 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
   return new, metrics | {"finite": finite}
 
 
-def _updated(state: TrainState, gradients, found, restart_key, update_key, config) -> TrainState:
+def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
   codec_optimizer, discriminator_optimizer = optimizers(config, state.params)
   updates, optimizer = codec_optimizer.update(gradients["codec"], state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -74,7 +73,7 @@ def _updated(state: TrainState, gradients, found, restart_key, update_key, confi
     still = codebooks_lib.read(config, state.params), state.ema
     written = jax.tree.map(lambda a, b: jnp.where(quantizing, a, b), written, still)
     if quantization.dead_share:
-      written = _restarted(written, state, found, restart_key, config)
+      written = _restarted(written, state, found, jax.random.fold_in(key, 1), config)
     codebooks, ema = written
     params = codebooks_lib.write(config, params, codebooks)
   average = jax.tree.map(
@@ -101,7 +100,7 @@ def _updated(state: TrainState, gradients, found, restart_key, update_key, confi
   discriminators = optax.apply_updates(state.discriminators, updates)
   learns = state.step >= adversary.start_step
   if adversary.update_share < 1:
-    learns &= jax.random.bernoulli(update_key, adversary.update_share)
+    learns &= jax.random.bernoulli(jax.random.fold_in(key, 2), adversary.update_share)
   new = discriminators, optimizer
   old = state.discriminators, state.discriminator_optimizer
   discriminators, optimizer = jax.tree.map(lambda a, b: jnp.where(learns, a, b), new, old)
@@ -170,12 +169,10 @@ def _gradients(state: TrainState, x, key, config: Train) -> tuple[dict, dict]:
       weights |= {"adversarial": weights["adversarial"] * _adaptive(back, backward, weights)}
     gradient = back({name: jnp.asarray(weights[name], jnp.float32) for name in values})[0]
   (codec_gradients,) = backward((gradient, jnp.ones(())))
-  # What checkpoints are ranked by: how near the decoded signal is, adversaries aside.
-  aux["objective"] = sum(
-    weights[name] * value
-    for name, value in values.items()
-    if name not in ("adversarial", "features")
-  )
+  # What checkpoints are ranked by: how near the decoded signal is, adversaries aside, or what they
+  # look at where nothing else compares signals.
+  near = set(values) - {"adversarial", "features"} or set(values) & {"features"}
+  aux["objective"] = sum((weights[name] * values[name] for name in near), jnp.zeros(()))
   aux["losses"] |= values | found
   return {"codec": codec_gradients} | discriminator_gradients, aux | {"balancer": balancer}
 
@@ -183,13 +180,13 @@ def _gradients(state: TrainState, x, key, config: Train) -> tuple[dict, dict]:
 def _forward(params, *, x, key, step, config: Train):
   """`((y, weighted loss of the bottleneck), aux)` of a batch x."""
   quantization, weights = config.quantization, config.losses
-  rows_key, pass_key = jax.random.split(key)
   num_active = None
+  # Drawn at once: every draw is a long program of its own to compile.
+  draw, passing = jax.random.uniform(key, (2, x.shape[0]))
   if quantization.active_choices:
     choices = jnp.asarray(quantization.active_choices)
-    num_active = jax.random.choice(rows_key, choices, (x.shape[0],))
-  passes = jax.random.bernoulli(pass_key, quantization.pass_share, (x.shape[0],))
-  passes |= step < quantization.start_step
+    num_active = choices[(draw * len(choices)).astype(jnp.int32)]
+  passes = (passing < quantization.pass_share) | (step < quantization.start_step)
   dtype = config.compute_dtype
   halves = {name: params[name] for name in ("encoder", "decoder")}
   params = params | jax.tree.map(lambda p: p.astype(dtype), halves)
