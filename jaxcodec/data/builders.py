@@ -102,23 +102,25 @@ def prepare(
       health.good()
       yield index, {"name": file.name, "data": file.data}
 
-  class Files(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-      data = tfds.features.Tensor(shape=(), dtype=np.object_)
-      features = tfds.features.FeaturesDict({"name": tfds.features.Text(), "data": data})
-      return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _split_generators(self, _):
-      return {"train": examples()}
-
-    def _generate_examples(self):
-      raise NotImplementedError  # `_split_generators` gives them.
-
+  # Else the name would be taken for as long as the process lives.
   with tfds.core.registered.skip_registration():
-    named = type("Named", (Files,), {"name": name})
+
+    class Files(tfds.core.GeneratorBasedBuilder):
+      VERSION = tfds.core.Version("1.0.0")
+
+      def _info(self):
+        data = tfds.features.Tensor(shape=(), dtype=np.object_)
+        features = tfds.features.FeaturesDict({"name": tfds.features.Text(), "data": data})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+      def _split_generators(self, _):
+        return {"train": examples()}
+
+      def _generate_examples(self):
+        raise NotImplementedError  # `_split_generators` gives them.
+
+    Files.name = name
   tfds.disable_progress_bar()
-  builder = named(data_dir=str(data_dir), file_format="array_record")
+  builder = Files(data_dir=str(data_dir), file_format="array_record")
   builder.download_and_prepare()
   return directory, health.names

@@ -91,6 +91,9 @@ class Prepared(Sequence[File]):
     return len(self._records)
 
   def __getitem__(self, index):
+    if not 0 <= index < len(self):
+      # The end of an iteration, which the reader would call a ValueError.
+      raise IndexError(index)
     record = self._records[index]
     return File(_text(record["name"]), bytes(record["data"]))
 

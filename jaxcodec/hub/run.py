@@ -84,10 +84,11 @@ def _latest(directory: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
     raise CodecError(f"{directory.parent} holds no checkpoint yet")
   # As NumPy arrays whatever devices they were written from, and no memory until they come.
   wanted = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), wanted)
-  options = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
+  context = ocp.Context()
+  context.pytree.loading.partial_load = True
   try:
     with (
-      ocp.Context(pytree_options=options),
+      context,
       ocp.training.Checkpointer(directory.absolute()) as checkpointer,
     ):
       if checkpointer.latest is None:

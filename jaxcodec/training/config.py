@@ -189,12 +189,17 @@ class Mesh:
     data, fsdp, model: sizes of the axes; -1, for one of them, takes the devices that are left.
     rules: (regular expression of a parameter's path, its PartitionSpec), the first that is found
       counts. A parameter without one is split along its largest axis that `fsdp` divides.
+    fsdp_smallest: elements of an array below which splitting it costs more than it saves.
   """
 
   data: int = -1
   fsdp: int = 1
   model: int = 1
-  rules: tuple[tuple[str, P], ...] = ((r"codebooks$", P(None, "model")),)
+  rules: tuple[tuple[str, P], ...] = (
+    (r"codebooks$", P(None, "model")),
+    (r"^ema/(counts|sums)$", P(None, "model")),
+  )
+  fsdp_smallest: int = 2**14
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

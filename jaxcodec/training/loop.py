@@ -31,27 +31,31 @@ def run(
     profile: whether to write a trace of a few steps to `workdir/profile`.
 
   Raises:
-    CodecError: for data that cannot be used, another run's `workdir`, or numbers that are not
-      finite for `config.stop_after` steps in a row.
-    ValueError: for a configuration that contradicts itself or the devices.
+    CodecError: for data that turns out to be damaged, or numbers that are not finite for
+      `config.stop_after` steps in a row.
+    ValueError: for a configuration that contradicts itself or the devices, data that cannot be
+      opened, or the `workdir` of another run.
   """
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch(config.batch_size, config.accumulate, mesh)
   check(config)
-  run_files.claim(config.name, config.codec, workdir)
-  data = sound.dataset(
-    config.data,
-    config.codec,
-    batch_size=config.batch_size,
-    num_steps=config.num_steps,
-    seed=config.seed,
-    process=jax.process_index(),
-    processes=jax.process_count(),
-  )
+  try:
+    data = sound.dataset(
+      config.data,
+      config.codec,
+      batch_size=config.batch_size,
+      num_steps=config.num_steps,
+      seed=config.seed,
+      process=jax.process_index(),
+      processes=jax.process_count(),
+    )
+    run_files.claim(config.name, config.codec, workdir)
+  except CodecError as error:
+    raise ValueError(str(error)) from None
   key = jax.random.key(config.seed)
   init = functools.partial(init_state, config=config)
   shapes = jax.eval_shape(init, key)
-  shardings = sharding.state_shardings(shapes, mesh, config.mesh.rules)
+  shardings = sharding.state_shardings(shapes, mesh, config.mesh)
   step_fn = jax.jit(
     functools.partial(train_step, config=config),
     donate_argnums=0,

@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxcodec.training.config import Mesh
 
 BATCH = P(("data", "fsdp"))
-_SMALL = 2**14  # Elements below which splitting an array costs more than it saves.
 
 
 def make_mesh(mesh: Mesh, devices=None) -> jax.sharding.Mesh:
@@ -48,7 +47,7 @@ def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> No
     )
 
 
-def state_shardings(shapes, mesh: jax.sharding.Mesh, rules) -> Any:
+def state_shardings(shapes, mesh: jax.sharding.Mesh, config: Mesh) -> Any:
   """A tree of shardings for a tree of shapes: the first rule whose pattern a path holds, or FSDP.
 
   Optimizers and averages hold the names of the parameters in their paths, so rules reach them too.
@@ -59,10 +58,10 @@ def state_shardings(shapes, mesh: jax.sharding.Mesh, rules) -> Any:
 
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    for pattern, spec in rules:
+    for pattern, spec in config.rules:
       if re.search(pattern, name):
         return NamedSharding(mesh, _checked(spec, name, leaf.shape, mesh))
-    return NamedSharding(mesh, _fsdp(leaf.shape, mesh.shape["fsdp"]))
+    return NamedSharding(mesh, _fsdp(leaf.shape, mesh.shape["fsdp"], config.fsdp_smallest))
 
   return jax.tree_util.tree_map_with_path(place, shapes)
 
@@ -79,9 +78,9 @@ def _checked(spec: P, name: str, shape: tuple[int, ...], mesh) -> P:
   return spec
 
 
-def _fsdp(shape: tuple[int, ...], parts: int) -> P:
+def _fsdp(shape: tuple[int, ...], parts: int, smallest: int) -> P:
   fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
-  if parts == 1 or not fitting or np.prod(shape) < _SMALL:
+  if parts == 1 or not fitting or np.prod(shape) < smallest:
     return P()
   largest = max(fitting, key=lambda axis: shape[axis])
   return P(*(("fsdp" if axis == largest else None) for axis in range(largest + 1)))
