@@ -172,7 +172,7 @@ def _gradients(state: TrainState, x, key, config: Train) -> tuple[dict, dict]:
   # What checkpoints are ranked by: how near the decoded signal is, adversaries aside, or what they
   # look at where nothing else compares signals.
   near = set(values) - {"adversarial", "features"} or set(values) & {"features"}
-  aux["objective"] = sum((weights[name] * values[name] for name in near), jnp.zeros(()))
+  aux["objective"] = sum((weights[name] * values[name] for name in sorted(near)), jnp.zeros(()))
   aux["losses"] |= values | found
   return {"codec": codec_gradients} | discriminator_gradients, aux | {"balancer": balancer}
 

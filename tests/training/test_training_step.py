@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from jaxcodec import functional as F
-from jaxcodec.training import codebooks, diagnosis
+from jaxcodec.training import codebooks, diagnosis, discriminators as D, losses
+from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses
 from jaxcodec.training.state import init_state
-from jaxcodec.training.step import train_step
+from jaxcodec.training.step import _forward, _gradients, train_step
 
 KEY = 7
 
@@ -114,3 +115,65 @@ def test_bfloat16_computes_and_float32_learns(start, after):
   assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
   # Eight bits of mantissa through six layers.
   np.testing.assert_allclose(metrics["l1"], after[1]["l1"], rtol=0.02)
+
+
+@pytest.mark.slow
+def test_gradients_with_discriminators_are_those_of_the_whole_loss(start):
+  """VQGAN's weight, R1, sums over parts: against one loss that `jax.grad` sees through."""
+  judges = (D.MultiPeriod(periods=(2, 3), widths=(4, 4)),)
+  config = micro.config(
+    adversary=Adversary(
+      discriminators=judges,
+      optimizer=Adam(rate=LearningRate(peak=1e-3)),
+      loss=losses.LEAST_SQUARES,
+      summed=True,
+      r1=0.3,
+    ),
+    losses=Losses(l1=2.0, adversarial=0.8, features=0.5, commitment=0.25, adaptive=True),
+  )
+  x, key = jnp.asarray(micro.batch()), jax.random.key(3)
+  params = jax.jit(judges[0].init)(jax.random.key(1), x)["params"]
+  state = start._replace(discriminators=(params,))
+
+  def judge(params, signal):
+    return judges[0].apply({"params": params}, signal)
+
+  def terms(codec_params):
+    (y, side), _ = _forward(codec_params, x=x, key=key, step=state.step, config=config)
+    real, fake = judge(params, x), judge(params, y)
+    adversarial = sum(jnp.square(1 - part.logits).mean() for part in fake)
+    maps = [(a.features, b.features) for a, b in zip(real, fake, strict=True)]
+    features = sum(jnp.abs(r - f).mean() for a, b in maps for r, f in zip(a, b, strict=True))
+    return 2 * jnp.abs(x - y).mean() + 0.5 * features, adversarial, side, y
+
+  def discriminator_loss(params, y):
+    real, fake = judge(params, x), judge(params, y)
+    each = [
+      jnp.square(1 - a.logits).mean() + jnp.square(b.logits).mean()
+      for a, b in zip(real, fake, strict=True)
+    ]
+    by_wave = jax.grad(lambda x: sum(part.logits.sum() for part in judge(params, x)))(x)
+    return sum(each) + 0.3 * 0.5 * jnp.square(by_wave).sum(axis=(1, 2)).mean()
+
+  @jax.jit
+  def wanted(codec_params):
+    def at_last_kernel(term):
+      gradients = jax.grad(lambda params: terms(params)[term])(codec_params)
+      return gradients["decoder"]["conv_out"]["kernel"]
+
+    near, adversarial = at_last_kernel(0), at_last_kernel(1)
+    weight = jnp.linalg.norm(near.ravel()) / (jnp.linalg.norm(adversarial.ravel()) + 1e-4)
+    weight = jax.lax.stop_gradient(weight)
+
+    def whole(codec_params):
+      near, adversarial, side, _ = terms(codec_params)
+      return near + 0.8 * weight * adversarial + side
+
+    y = terms(codec_params)[3]
+    return jax.grad(whole)(codec_params), jax.grad(discriminator_loss)(params, y)
+
+  codec_gradients, judge_gradients = wanted(state.params)
+  found, _ = jax.jit(functools.partial(_gradients, config=config))(state, x, key)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+  jax.tree.map(close, found["codec"], codec_gradients)
+  jax.tree.map(close, found["discriminators"][0], judge_gradients)
