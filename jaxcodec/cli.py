@@ -1,4 +1,4 @@
-"""The `jaxcodec` command: encode, decode, stream, info, join, codecs, demo, evaluate.
+"""The `jaxcodec` command: encode, decode, stream, info, join, codecs, demo, export, evaluate.
 
 Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
 one line.
@@ -288,6 +288,23 @@ def _codecs(options: argparse.Namespace) -> None:
   )
 
 
+def _export(options: argparse.Namespace) -> None:
+  import numpy as np
+
+  from jaxcodec.hub import native
+
+  _check_output(options.output, options.force)
+  path = pathlib.Path(options.output)
+  if path.suffix != ".safetensors":
+    raise UsageError(f"{path} must end with .safetensors")
+  codec = _load(options.codec)
+  try:
+    native.save_file(codec, path, dtype=np.float16 if options.half else np.float32)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  _say(f"{path}: codec {codec.name}, {path.stat().st_size} bytes")
+
+
 def _demo(options: argparse.Namespace) -> None:
   from jaxcodec import demo
 
@@ -407,6 +424,11 @@ def _parser() -> argparse.ArgumentParser:
   demo.add_argument("--out", default="jaxcodec-demo", metavar="DIR")
   demo.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   demo.add_argument("--force", **force)
+  export = command("export", _export, "Writes a codec, such as a training run's, as one file.")
+  export.add_argument("codec", help="the directory of a run or of a codec")
+  export.add_argument("output", help="a .safetensors file, which --codec takes")
+  export.add_argument("--half", action="store_true", help="weights of 16 bits")
+  export.add_argument("--force", **force)
   evaluate = command("evaluate", _evaluate, "Codes the sound files of a folder and measures.")
   evaluate.add_argument("folder", metavar="DIR", help="searched with all folders in it")
   evaluate.add_argument("--codecs", default=_DEFAULT_CODEC, metavar="A,B,C", help="as for --codec")

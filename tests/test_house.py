@@ -21,6 +21,8 @@ LAYERS = (
   ("jaxcodec.audio",),
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
+  ("jaxcodec.data",),
+  ("jaxcodec.training",),
   ("jaxcodec.chunked",),
   (
     "jaxcodec.bitstream",

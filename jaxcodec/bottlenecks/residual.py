@@ -45,6 +45,11 @@ class ResidualVQ(nn.Module):
   def codebook_sizes(self) -> tuple[int, ...]:
     return (self.codebook_size,) * self.num_codebooks
 
+  @property
+  def codebook_paths(self) -> tuple[tuple[str, ...], ...]:
+    """Where moving averages write among the parameters, in the order of the statistics."""
+    return (("codebooks",),)
+
   def setup(self):
     F.check_positive(
       num_codebooks=self.num_codebooks, codebook_size=self.codebook_size, features=self.features

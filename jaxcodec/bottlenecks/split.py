@@ -33,6 +33,11 @@ class SplitRVQ(nn.Module):
   def codebook_sizes(self) -> tuple[int, ...]:
     return (self.codebook_size,) * self.num_codebooks
 
+  @property
+  def codebook_paths(self) -> tuple[tuple[str, ...], ...]:
+    """Where moving averages write among the parameters, in the order of the statistics."""
+    return (("semantic", "codebooks"), ("acoustic", "codebooks"))
+
   def setup(self):
     F.check_positive(dimension=self.dimension)
     if self.num_codebooks < 2:
@@ -63,6 +68,12 @@ class SplitRVQ(nn.Module):
     if codes.shape[-1] == 1:
       return z
     return z + self.acoustic_out(self.acoustic.decode(codes[..., 1:]))
+
+  def inputs(self, z, codes):
+    """What each stage was given in its projection, [Q, N, features], for codes [..., Q]."""
+    z = F.check_latents(z, self.dimension)
+    first = self.semantic.inputs(self.semantic_in(z), codes[..., :1])
+    return jnp.concatenate([first, self.acoustic.inputs(self.acoustic_in(z), codes[..., 1:])])
 
   def __call__(self, z, mask=None, *, num_active=None) -> Quantized:
     """Quantizes for training; see `ResidualVQ`. Losses are means over all codebooks in use.

@@ -6,25 +6,42 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def stft_magnitude(x, window_length: int, hop_length: int):
-  """Magnitudes of the Hann-windowed short-time spectrum, scaled to unit window energy.
+def stft(x, window_length: int, hop_length: int):
+  """Hann-windowed short-time spectrum, scaled to unit window energy.
 
   Returns:
-    `[..., frames, window_length // 2 + 1]`, without padding: frames is
+    complex `[..., frames, window_length // 2 + 1]`, without padding: frames is
     `1 + (T - window_length) // hop_length`.
   """
   frames = 1 + (x.shape[-1] - window_length) // hop_length
-  starts = hop_length * np.arange(frames)[:, None]
   hann = np.hanning(window_length + 1)[:-1]
   window = jnp.asarray(hann / np.sqrt(np.sum(hann**2)), x.dtype)
-  spectrum = jnp.fft.rfft(x[..., starts + np.arange(window_length)] * window)
+  if window_length % hop_length:
+    starts = hop_length * np.arange(frames)[:, None]
+    return jnp.fft.rfft(x[..., starts + np.arange(window_length)] * window)
+  # The same by slices: the gradient of a gather is a scatter, which is slow on every platform.
+  parts = window_length // hop_length
+  blocks = x[..., : (frames + parts - 1) * hop_length]
+  blocks = blocks.reshape(*x.shape[:-1], frames + parts - 1, hop_length)
+  framed = jnp.concatenate([blocks[..., i : i + frames, :] for i in range(parts)], axis=-1)
+  return jnp.fft.rfft(framed * window)
+
+
+def stft_magnitude(x, window_length: int, hop_length: int):
+  """Magnitudes of `stft`."""
+  spectrum = stft(x, window_length, hop_length)
   # The square root's slope at zero is infinite; the floor is 120 dB below full scale.
   return jnp.sqrt(jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2 + 1e-12)
 
 
 @functools.cache
 def mel_filterbank(
-  sample_rate: int, window_length: int, num_bands: int, *, slaney: bool = False
+  sample_rate: int,
+  window_length: int,
+  num_bands: int,
+  *,
+  slaney: bool = False,
+  lowest: float = 0.0,
 ) -> np.ndarray:
   """Triangular filters `[window_length // 2 + 1, num_bands]`, evenly spaced in mel up to Nyquist.
 
@@ -34,9 +51,10 @@ def mel_filterbank(
     slaney: False for HTK's mel scale, 2595 log10(1 + f / 700), and filters of peak 1; True for
       Slaney's, linear up to 1000 Hz (15 mel) and logarithmic above, and filters of area 1 Hz.
       Source of the latter: Slaney, "Auditory Toolbox", 1998.
+    lowest: where the first filter begins, in Hz.
   """
   to_mel, to_hz = (_slaney_mel, _slaney_hz) if slaney else (_htk_mel, _htk_hz)
-  edges = to_hz(np.linspace(0, to_mel(sample_rate / 2), num_bands + 2))
+  edges = to_hz(np.linspace(to_mel(lowest), to_mel(sample_rate / 2), num_bands + 2))
   bins = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
   rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
   falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])

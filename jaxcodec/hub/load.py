@@ -5,7 +5,7 @@ import pathlib
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import dac, encodec, foreign, lyra, mimi, native
+from jaxcodec.hub import dac, encodec, foreign, lyra, mimi, native, run
 from jaxcodec.hub.checkpoint import read_config
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
@@ -21,10 +21,10 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
 
   Args:
     name_or_path: a bundled codec's name; a directory that `save` wrote, with `model.safetensors` or
-      an Orbax checkpoint; one of the Hugging Face's layout (`config.json`, `model.safetensors`); a
-      repository of theirs, such as "facebook/encodec_24khz"; the `weights.pth` of
-      descript-audio-codec, or a directory that holds it; or a directory with the three `.tflite`
-      files of Lyra V2.
+      an Orbax checkpoint; the directory of a training run; a file that `jaxcodec export` wrote; a
+      directory of the Hugging Face's layout (`config.json`, `model.safetensors`); a repository of
+      theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
+      directory that holds it; or a directory with the three `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -52,6 +52,8 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
     return _load_directory(directory, name)
   if directory.suffix == ".pth" and directory.is_file():
     return dac.load_original(directory, directory.stem)
+  if directory.suffix == ".safetensors" and directory.is_file():
+    return native.load_file(directory)
   if directory.is_file():
     raise foreign.refusal(directory)
   if isinstance(name_or_path, str) and _is_repository(name):
@@ -67,6 +69,8 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec:
   config = read_config(directory)
   if native.is_native(config):
     return native.load_native(directory)
+  if run.is_run(config):
+    return run.load_run(directory)
   if config.get("model_type") == "encodec":
     return encodec.load_encodec(directory, name)
   if config.get("model_type") == "mimi":

@@ -1,5 +1,5 @@
-"""Our own codec directories: `config.json`, `model.safetensors` or an Orbax checkpoint, and what
-`learned_prior` adds."""
+"""Our own codecs: directories of `config.json`, `model.safetensors` or an Orbax checkpoint, and
+what `learned_prior` adds; or one safetensors file whose metadata hold the configuration."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as serialize
 
@@ -56,20 +57,8 @@ def save(
   """
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  system = next(name for name, cls in _SYSTEMS.items() if type(codec.module) is cls)
-  config = {
-    "format": _FORMAT,
-    "version": _VERSION,
-    "name": codec.name,
-    "system": system,
-    "module": module_config(codec.module),
-  }
-  flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
-  arrays = {
-    k: np.asarray(v, dtype if v.dtype == np.float32 else v.dtype, order="C")
-    for k, v in flat.items()
-  }
-  arrays["prior"] = np.ascontiguousarray(np.asarray(codec.prior, np.int32))
+  config = {"format": _FORMAT, "version": _VERSION} | description(codec.name, codec.module)
+  arrays = _arrays(codec, dtype)
   weights = directory / "model.safetensors"
   if orbax:
     orbax_lib.write_arrays(directory, arrays)
@@ -81,6 +70,69 @@ def save(
   atomic.write(directory / "config.json", text.encode())
   if codec.learned is not None:
     learned_prior.save_prior(codec.learned, directory)
+
+
+def save_file(codec: Codec, path: pathlib.Path, *, dtype: Any = jnp.float32) -> None:
+  """Writes a codec as one safetensors file, there whole or not at all; `dtype` as of `save`.
+
+  Raises:
+    ValueError: if the codec has a learned prior, which needs a directory.
+  """
+  if codec.learned is not None:
+    raise ValueError(f"codec {codec.name} has a learned prior: save it to a directory")
+  config = {"format": _FORMAT, "version": _VERSION} | description(codec.name, codec.module)
+  atomic.write(path, serialize(_arrays(codec, dtype), {_FORMAT: json.dumps(config)}))
+
+
+def _arrays(codec: Codec, dtype: Any) -> dict[str, np.ndarray]:
+  flat = {f"params/{k}": v for k, v in flatten_dict(codec.params, sep="/").items()}
+  arrays = {
+    k: np.asarray(v, dtype if v.dtype == np.float32 else v.dtype, order="C")
+    for k, v in flat.items()
+  }
+  return arrays | {"prior": np.ascontiguousarray(np.asarray(codec.prior, np.int32))}
+
+
+def load_file(path: pathlib.Path) -> Codec:
+  """A codec that `save_file` wrote.
+
+  Raises:
+    CodecError: if the file is damaged, another program's, or of a newer version.
+  """
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      config = json.loads((file.metadata() or {}).get(_FORMAT, "null"))
+  except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+    raise CodecError(f"{path} is not a safetensors file of a codec: {error}") from None
+  if not isinstance(config, dict) or not is_native(config):
+    raise CodecError(f"{path} holds no codec of ours: its metadata have no {_FORMAT!r}")
+  name, module, shapes = _checked_description(config, path)
+  params, prior = _weights(module, shapes, Tensors(path.parent, name=path.name))
+  return Codec(module=module, params=params, prior=prior, name=name)
+
+
+def description(name: str, module: SoundCodec) -> dict[str, Any]:
+  """What rebuilds a codec's module, as JSON values; `described` reads it."""
+  system = next(system for system, cls in _SYSTEMS.items() if type(module) is cls)
+  return {"name": name, "system": system, "module": module_config(module)}
+
+
+def described(config: dict[str, Any], path: pathlib.Path) -> tuple[str, SoundCodec, Any]:
+  """A codec's name, its module and the shapes of its parameters.
+
+  Raises:
+    CodecError: if `config`, of `path`, describes none.
+  """
+  try:
+    name, system, fields = str(config["name"]), config["system"], dict(config["module"])
+    if system not in _SYSTEMS:
+      raise CodecError(f"{path} holds a codec of an unknown system, {system!r}")
+    module = _built(_SYSTEMS[system], fields)
+    example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
+    return name, module, jax.eval_shape(module.init, jax.random.key(0), example)["params"]
+  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    path = path / "config.json" if path.is_dir() else path
+    raise CodecError(f"{path} does not describe a codec: {error}") from None
 
 
 def _prior_shape(module: SoundCodec) -> tuple[int, int]:
@@ -97,18 +149,7 @@ def load_native(directory: pathlib.Path) -> Codec:
   Raises:
     CodecError: if the directory is damaged or was written by a newer version.
   """
-  config = read_config(directory)
-  if config.get("version") != _VERSION:
-    raise CodecError(f"{directory} has version {config.get('version')}, this reader {_VERSION}")
-  try:
-    name, system, fields = str(config["name"]), config["system"], dict(config["module"])
-    if system not in _SYSTEMS:
-      raise CodecError(f"{directory} holds a codec of an unknown system, {system!r}")
-    module = _built(_SYSTEMS[system], fields)
-    example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
-  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-    raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
+  name, module, shapes = _checked_description(read_config(directory), directory)
   leaves, prior_shape = flatten_dict(shapes, sep="/"), _prior_shape(module)
   if (directory / orbax_lib.NAME).is_dir() and not (directory / "model.safetensors").exists():
     needed = {f"params/{path}": leaf.shape for path, leaf in leaves.items()}
@@ -116,17 +157,28 @@ def load_native(directory: pathlib.Path) -> Codec:
     tensors = Tensors(directory / orbax_lib.NAME, arrays)
   else:
     tensors = Tensors(directory)
-  flat = {
-    path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape, leaf.dtype))
-    for path, leaf in leaves.items()
-  }
-  prior = tensors.take("prior", prior_shape, np.int32)
-  tensors.finish()
-  params = unflatten_dict(flat, sep="/")
+  params, prior = _weights(module, shapes, tensors)
   learned = (
     learned_prior.load_prior(directory, params) if learned_prior.is_there(directory) else None
   )
-  return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name, learned=learned)
+  return Codec(module=module, params=params, prior=prior, name=name, learned=learned)
+
+
+def _checked_description(config: dict[str, Any], path: pathlib.Path):
+  if config.get("version") != _VERSION:
+    raise CodecError(f"{path} has version {config.get('version')}, this reader {_VERSION}")
+  return described(config, path)
+
+
+def _weights(module: SoundCodec, shapes, tensors: Tensors):
+  """Parameters and prior, all that `tensors` may hold."""
+  flat = {
+    path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape, leaf.dtype))
+    for path, leaf in flatten_dict(shapes, sep="/").items()
+  }
+  prior = jnp.asarray(tensors.take("prior", _prior_shape(module), np.int32))
+  tensors.finish()
+  return unflatten_dict(flat, sep="/"), prior
 
 
 def _built(cls: type, fields: dict[str, Any]) -> Any:

@@ -1,0 +1,245 @@
+"""What a run of training is, as frozen dataclasses; one for each concern."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from jax.sharding import PartitionSpec as P
+
+from jaxcodec.audio.sound_codec import SoundCodec
+from jaxcodec.data.sound import Sound
+from jaxcodec.training import losses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearningRate:
+  """A learning rate over steps.
+
+  Attributes:
+    peak: its largest value.
+    warmup_steps: steps from zero to it, on a line.
+    decay: what each step multiplies it by.
+    cosine: whether half a cosine to zero over the run is another factor.
+  """
+
+  peak: float
+  warmup_steps: int = 0
+  decay: float = 1.0
+  cosine: bool = False
+
+  def schedule(self, num_steps: int) -> optax.Schedule:
+    def rate(step):
+      value = self.peak * self.decay**step
+      if self.warmup_steps:
+        value *= jnp.minimum(1.0, (step + 1) / self.warmup_steps)
+      return value * (0.5 + 0.5 * jnp.cos(math.pi * step / num_steps)) if self.cosine else value
+
+    return rate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adam:
+  """Adam, with decoupled weight decay.
+
+  Attributes:
+    clip_norm: of all gradients together.
+  """
+
+  rate: LearningRate
+  b1: float = 0.9
+  b2: float = 0.999
+  weight_decay: float = 0.0
+  clip_norm: float = math.inf
+
+  def transformation(self, num_steps: int) -> optax.GradientTransformation:
+    rate = self.rate.schedule(num_steps)
+    adam = optax.adamw(rate, self.b1, self.b2, weight_decay=self.weight_decay)
+    return _clipped(adam, self.clip_norm)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon:
+  """Muon for convolution kernels [width, in, out], matrices from (width, in) to out; Adam else.
+
+  It reaches in 300 steps of a SEANet what takes Adam several times as many.
+
+  Attributes:
+    rate: of the kernels; the rest learns at `adam_share` of it.
+    clip_norm: of all gradients together.
+  """
+
+  rate: LearningRate
+  adam_share: float = 0.2
+  clip_norm: float = math.inf
+
+  def transformation(self, num_steps: int) -> optax.GradientTransformation:
+    def dimensions(params):
+      import jax
+
+      matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1), output_axis=2)
+      return jax.tree.map(lambda p: matrix if p.ndim == 3 and p.shape[2] > 1 else None, params)
+
+    rate = self.rate.schedule(num_steps)
+    muon = optax.contrib.muon(
+      rate,
+      adam_learning_rate=lambda step: self.adam_share * rate(step),
+      muon_weight_dimension_numbers=dimensions,
+      consistent_rms=0.2,
+    )
+    return _clipped(muon, self.clip_norm)
+
+
+def _clipped(optimizer, norm: float) -> optax.GradientTransformation:
+  return optimizer if norm == math.inf else optax.chain(optax.clip_by_global_norm(norm), optimizer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Losses:
+  """Weights of the terms; a term of weight 0 is not computed.
+
+  Attributes:
+    l1, l2, wave: of the wave, see `losses.l1`, `l2`, `relative_error`.
+    mel, mel_scales: see `losses.mel_loss`.
+    stft: see `losses.stft_loss`.
+    perceptual, perceptual_loss: a function `(x, y) -> scalar` of the caller's own.
+    adversarial, features: of the discriminators.
+    commitment, codebook, entropy, rate: of the bottleneck; see `bottlenecks.Quantized`. `rate` is
+      of the mean of its bits.
+    balanced: decay of EnCodec's balancer, which then makes the weights of all terms but the
+      bottleneck's shares of the gradient; 0 for plain weights.
+    adaptive: whether `adversarial` is multiplied by VQGAN's weight, found at the decoder's last
+      kernel.
+  """
+
+  l1: float = 0.0
+  l2: float = 0.0
+  wave: float = 0.0
+  mel: float = 0.0
+  mel_scales: losses.MelScales = losses.DAC_MEL
+  stft: float = 0.0
+  perceptual: float = 0.0
+  perceptual_loss: Callable[[Any, Any], Any] | None = None
+  adversarial: float = 0.0
+  features: float = 0.0
+  commitment: float = 0.25
+  codebook: float = 0.0
+  entropy: float = 0.0
+  rate: float = 0.0
+  balanced: float = 0.0
+  adaptive: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adversary:
+  """Discriminators and how they learn.
+
+  Attributes:
+    discriminators: modules of `training.discriminators`.
+    loss: of logits.
+    summed: whether parts and layers are summed as in DAC, or averaged.
+    update_share: share of steps, drawn at random, that update the discriminators.
+    start_step: the codec learns from them from there on, and they learn.
+    r1: weight of the gradient penalty.
+  """
+
+  discriminators: tuple[nn.Module, ...]
+  optimizer: Adam
+  loss: losses.GanLoss = losses.HINGE
+  summed: bool = False
+  update_share: float = 1.0
+  start_step: int = 0
+  r1: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantization:
+  """How codebooks come to be.
+
+  Attributes:
+    decay: of their moving averages; 0 to train them by gradient (give `Losses.codebook` a weight).
+    start_step: until there the decoder is given latents that were not quantized.
+    kmeans_batches: batches whose latents make the codebooks at `start_step`; 0 for none.
+    active_choices: numbers of codebooks that each row draws from; () for all of them.
+    pass_share: share of rows whose latents reach the decoder unquantized.
+    dead_share: an entry used less than this share of the mean use is restarted; 0 for never.
+    restart_every: steps between looks for such entries.
+    restart_until: share of the run after which none is restarted.
+  """
+
+  decay: float = 0.99
+  start_step: int = 0
+  kmeans_batches: int = 0
+  active_choices: tuple[int, ...] = ()
+  pass_share: float = 0.0
+  dead_share: float = 0.0
+  restart_every: int = 50
+  restart_until: float = 0.8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+  """Devices and what lies where.
+
+  Attributes:
+    data, fsdp, model: sizes of the axes; -1, for one of them, takes the devices that are left.
+    rules: (regular expression of a parameter's path, its PartitionSpec), the first that is found
+      counts. A parameter without one is split along its largest axis that `fsdp` divides.
+    fsdp_smallest: elements of an array below which splitting it costs more than it saves.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  model: int = 1
+  rules: tuple[tuple[str, P], ...] = (
+    (r"codebooks$", P(None, "model")),
+    (r"^ema/(counts|sums)$", P(None, "model")),
+  )
+  fsdp_smallest: int = 2**14
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+  """A run.
+
+  Attributes:
+    name: of the codec that comes out.
+    codec: its module.
+    data: sound to learn from.
+    batch_size: rows of a step, over all devices and all of `accumulate`.
+    accumulate: parts that a step's batch is taken in, their gradients averaged.
+    average_decay: of the averaged weights, which the codec that comes out has.
+    compute_dtype: of encoder, decoder and discriminators; parameters and quantizers are float32.
+    input_gain: the first kernel starts larger by it and the last one smaller; speech has a root
+      mean square near 0.05, and the networks should see numbers near 1.
+    stop_after: steps in a row with numbers that are not finite, after which the run stops.
+    save_every, keep_last, keep_best: checkpoints by steps, and how many stay.
+    log_every, samples_every: steps between lines of the log, and between decoded samples; 0 for
+      none of the latter.
+  """
+
+  name: str
+  codec: SoundCodec
+  data: Sound
+  batch_size: int
+  num_steps: int
+  optimizer: Adam | Muon
+  losses: Losses
+  adversary: Adversary | None = None
+  quantization: Quantization = Quantization()
+  mesh: Mesh = Mesh()
+  accumulate: int = 1
+  average_decay: float = 0.998
+  compute_dtype: Any = jnp.float32
+  input_gain: float = 1.0
+  seed: int = 0
+  stop_after: int = 10
+  save_every: int = 1000
+  keep_last: int = 2
+  keep_best: int = 1
+  log_every: int = 50
+  samples_every: int = 0

@@ -1,0 +1,61 @@
+"""Why a run's numbers are no longer finite: which loss, which gradients, which layer."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcodec.training.config import Train
+from jaxcodec.training.state import TrainState
+
+
+def diagnose(state: TrainState, batch, finite, config: Train) -> str:
+  """One line for a batch whose step was skipped.
+
+  Args:
+    finite: of the step's metrics.
+  """
+  if not bool(jnp.isfinite(batch).all()):
+    return "the batch itself holds numbers that are not finite"
+  parts = []
+  bad_losses = [name for name, good in finite["losses"].items() if not bool(good)]
+  if bad_losses:
+    parts.append(f"loss {', '.join(sorted(bad_losses))}")
+  layer = first_bad_layer(state.params, batch, config)
+  if layer:
+    parts.append(f"first layer whose output is not finite: {layer}")
+  wanted = {"codec": state.params}
+  if config.adversary is not None:
+    wanted["discriminators"] = state.discriminators
+  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(wanted)]
+  named = zip(paths, finite["gradients"], strict=True)
+  bad = [jax.tree_util.keystr(p, simple=True, separator="/") for p, good in named if not bool(good)]
+  if bad:
+    parts.append(f"{len(bad)} of {len(paths)} gradients, as of {bad[0]}")
+  return "; ".join(parts) or "no loss and no gradient: the state itself was not finite"
+
+
+def first_bad_layer(params, batch, config: Train) -> str | None:
+  """The first layer, in the order of computation, that gives numbers that are not finite."""
+  names: list[str] = []
+
+  def run(params, x):
+    flags = []
+
+    def watch(call, args, kwargs, context):
+      y = call(*args, **kwargs)
+      leaves = [leaf for leaf in jax.tree.leaves(y) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+      if context.method_name == "__call__" and leaves:
+        names.append("/".join(context.module.path))
+        flags.append(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all())
+      return y
+
+    def parts(codec):
+      z, _ = codec.encoder(x)
+      return codec.decoder(codec.quantizer(z).z)
+
+    with nn.intercept_methods(watch):
+      config.codec.apply({"params": params}, method=parts)
+    return flags
+
+  flags = jax.jit(run)(params, batch)
+  return next((name for name, good in zip(names, flags, strict=True) if not bool(good)), None)

@@ -1,0 +1,74 @@
+"""What a run sounds and looks like: decoded sounds, their spectrograms, and the use of codes."""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import soundfile
+
+from jaxcodec.functional import spectral
+from jaxcodec.training.config import Train
+from jaxcodec.training.state import TrainState
+from jaxcodec.training.watch import Log
+
+_SECONDS = 4.0  # Of sound, at most, that are shown.
+
+
+def show(log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, config: Train):
+  """Writes the first row of a batch and what the averaged weights make of it.
+
+  Sounds go to `workdir/samples` and to TensorBoard, pictures to TensorBoard.
+  """
+  x = batch[:1, : int(_SECONDS * config.codec.sample_rate)]
+  y = np.asarray(_decoded(config)(state.average, x))[0]
+  if jax.process_index() > 0:
+    return
+  folder = workdir / "samples"
+  folder.mkdir(exist_ok=True)
+  rate, x = config.codec.sample_rate, np.asarray(x)[0]
+  for name, wave in (("original", x), ("decoded", y)):
+    wave = np.clip(wave, -1, 1)
+    soundfile.write(folder / f"{step:08}_{name}.wav", wave, rate)
+    log.sound(name, wave[:, 0], step, rate)
+  log.figure("spectrograms", _spectrograms(x[:, 0], y[:, 0], rate), step)
+  log.figure("codes", _usage(np.asarray(state.usage)), step)
+
+
+@functools.cache
+def _decoded(config: Train):
+  @jax.jit
+  def decoded(params, x):
+    return config.codec.apply({"params": params}, x)
+
+  return decoded
+
+
+def _figure(width: float, height: float):
+  # Not by pyplot, which keeps every figure and asks for a screen.
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(width, height), layout="constrained")
+
+
+def _spectrograms(x: np.ndarray, y: np.ndarray, rate: int):
+  figure = _figure(8, 5)
+  for axes, wave, name in zip(figure.subplots(2, 1), (x, y), ("original", "decoded"), strict=True):
+    window = min(512, len(wave) // 4 * 4)
+    level = 20 * np.log10(np.asarray(spectral.stft_magnitude(wave, window, window // 4)) + 1e-4)
+    extent = (0, len(wave) / rate, 0, rate / 2000)
+    axes.imshow(level.T, origin="lower", aspect="auto", extent=extent, vmin=-80, vmax=20)
+    axes.set(title=name, xlabel="s", ylabel="kHz")
+  return figure
+
+
+def _usage(usage: np.ndarray):
+  figure = _figure(8, 3)
+  axes = figure.subplots()
+  for stage, counts in enumerate(usage):
+    share = np.sort(counts)[::-1] / max(counts.sum(), 1e-9)
+    axes.plot(np.cumsum(share), label=str(stage) if len(usage) <= 12 else None)
+  axes.set(xlabel="entries, the most used first", ylabel="share of codes")
+  if len(usage) <= 12:
+    axes.legend(title="codebook", fontsize="small", ncols=2)
+  return figure

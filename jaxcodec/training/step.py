@@ -1,0 +1,306 @@
+"""A step of training, codec and discriminators together: `(state, batch, key) -> (state, metrics)`.
+
+The codec runs once. Each loss of the decoded signal gives a gradient by that signal; they are
+weighed there (plainly, by EnCodec's balancer or by VQGAN's rule), and their sum goes back through
+the codec, once. The discriminators judge both signals once as well: codec and discriminators learn
+from each other as they were before the step, where the published programs update the
+discriminators first and judge both signals again.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict
+
+from jaxcodec import functional as F
+from jaxcodec.training import codebooks as codebooks_lib, losses
+from jaxcodec.training.config import Train
+from jaxcodec.training.state import TrainState, optimizers, output_terms
+
+
+def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainState, dict]:
+  """Takes a step.
+
+  Args:
+    state: what `init_state` or the last step gave; may be donated.
+    batch: float32 `[B, T, C]`, T a multiple of the hop length.
+    key: of the run; what is drawn in a step follows from it and `state.step`.
+    config: static.
+
+  Returns:
+    `(state, metrics)`: float32 scalars by name, and under "finite" whether each gradient leaf was.
+    A step with a number that is not finite changes nothing but the counters.
+  """
+  key = jax.random.fold_in(key, state.step)
+  gradients, found = _accumulated(state, batch, key, config)
+  finite = {
+    "gradients": [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)],
+    "losses": {name: jnp.isfinite(value) for name, value in found["losses"].items()},
+  }
+  good = jnp.stack(jax.tree.leaves(finite)).all()
+  new = _updated(state, gradients, found, key, config)
+  new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+  bad = (~good).astype(jnp.int32)
+  new = new._replace(
+    step=state.step + 1,
+    skipped=state.skipped + bad,
+    skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
+  )
+  metrics = found["losses"] | found["metrics"]
+  metrics |= {
+    "objective": found["objective"],
+    "gradient_norm": optax.tree.norm(gradients["codec"]),
+    "skipped": new.skipped.astype(jnp.float32),
+    "skipped_in_row": new.skipped_in_row.astype(jnp.float32),
+  }
+  return new, metrics | {"finite": finite}
+
+
+def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
+  codec_optimizer, discriminator_optimizer = optimizers(config, state.params)
+  updates, optimizer = codec_optimizer.update(gradients["codec"], state.optimizer, state.params)
+  params = optax.apply_updates(state.params, updates)
+  quantization, usage = config.quantization, state.usage
+  quantizing = state.step >= quantization.start_step
+  usage = jnp.where(quantizing, usage + 0.01 * (found["counts"] - usage), usage)
+  ema = state.ema
+  if quantization.decay:
+    statistics = F.CodeStatistics(*found["statistics"])
+    written = F.ema_update(state.ema, statistics, quantization.decay)
+    still = codebooks_lib.read(config, state.params), state.ema
+    written = jax.tree.map(lambda a, b: jnp.where(quantizing, a, b), written, still)
+    if quantization.dead_share:
+      written = _restarted(written, state, found, jax.random.fold_in(key, 1), config)
+    codebooks, ema = written
+    params = codebooks_lib.write(config, params, codebooks)
+  average = jax.tree.map(
+    lambda a, p: a + (1 - config.average_decay) * (p - a), state.average, params
+  )
+  if quantization.decay:
+    # They are averages already.
+    average = codebooks_lib.write(config, average, codebooks)
+  state = state._replace(
+    params=params,
+    optimizer=optimizer,
+    average=average,
+    ema=ema,
+    usage=usage,
+    balancer=found["balancer"],
+  )
+  adversary = config.adversary
+  if adversary is None:
+    return state
+  assert discriminator_optimizer is not None
+  updates, optimizer = discriminator_optimizer.update(
+    gradients["discriminators"], state.discriminator_optimizer, state.discriminators
+  )
+  discriminators = optax.apply_updates(state.discriminators, updates)
+  learns = state.step >= adversary.start_step
+  if adversary.update_share < 1:
+    learns &= jax.random.bernoulli(jax.random.fold_in(key, 2), adversary.update_share)
+  new = discriminators, optimizer
+  old = state.discriminators, state.discriminator_optimizer
+  discriminators, optimizer = jax.tree.map(lambda a, b: jnp.where(learns, a, b), new, old)
+  return state._replace(discriminators=discriminators, discriminator_optimizer=optimizer)
+
+
+def _restarted(written, state: TrainState, found, key, config: Train):
+  quantization, step = config.quantization, state.step
+  due = (step >= quantization.start_step) & (step % quantization.restart_every == 0)
+  due &= step < quantization.restart_until * config.num_steps
+
+  def restart(written):
+    codebooks, ema = written
+    inputs = codebooks_lib.inputs(config, state.params, found["z"], found["codes"])
+    threshold = quantization.dead_share * ema.counts.mean(axis=-1, keepdims=True)
+    return F.restart_dead_codes(key, codebooks, ema, inputs, threshold)
+
+  return jax.lax.cond(due, restart, lambda written: written, written)
+
+
+def _accumulated(state: TrainState, batch, key, config: Train):
+  """Gradients and findings of a batch, taken in parts; what is found is summed or averaged."""
+  parts = config.accumulate
+  if parts == 1:
+    return _gradients(state, batch, key, config)
+  # Row i goes to part i mod parts, so that every device keeps its rows.
+  batch = batch.reshape(-1, parts, *batch.shape[1:]).swapaxes(0, 1)
+  keys = jax.random.split(key, parts)
+
+  def part(balancer, inputs):
+    batch, key = inputs
+    gradients, found = _gradients(state._replace(balancer=balancer), batch, key, config)
+    return found.pop("balancer"), (gradients, found)
+
+  balancer, (gradients, found) = jax.lax.scan(part, state.balancer, (batch, keys))
+  mean = functools.partial(jax.tree.map, lambda x: x.mean(axis=0))
+  total = functools.partial(jax.tree.map, lambda x: x.sum(axis=0))
+  rows = {name: found[name].reshape(-1, *found[name].shape[2:]) for name in ("z", "codes")}
+  sums = {name: total(found[name]) for name in ("counts", "statistics")}
+  means = {name: mean(found[name]) for name in ("losses", "metrics", "objective")}
+  return mean(gradients), rows | sums | means | {"balancer": balancer}
+
+
+def _gradients(state: TrainState, x, key, config: Train) -> tuple[dict, dict]:
+  """Gradients of codec and discriminators on one part of a batch, and what was found on the way."""
+  forward = functools.partial(_forward, x=x, key=key, step=state.step, config=config)
+  (y, _), backward, aux = jax.vjp(forward, state.params, has_aux=True)
+  weights: dict[str, float | jax.Array] = {**output_terms(config)}
+  judge, discriminator_gradients, found = None, {}, {}
+  if config.adversary is not None:
+    judge, discriminator_gradients, found = _judged(state, x, y, config)
+    started = (state.step >= config.adversary.start_step).astype(jnp.float32)
+    weights = {
+      name: weight * started if name in ("adversarial", "features") else weight
+      for name, weight in weights.items()
+    }
+  terms = functools.partial(_output_terms, x=x, judge=judge, config=config)
+  values, back = jax.vjp(terms, y)
+  balancer = state.balancer
+  zeros = dict.fromkeys(values, jnp.zeros(()))
+  if config.losses.balanced:
+    each = {name: back(zeros | {name: jnp.ones(())})[0] for name in values}
+    gradient, balancer = losses.balance(balancer, each, weights, config.losses.balanced)
+  else:
+    if config.losses.adaptive:
+      weights |= {"adversarial": weights["adversarial"] * _adaptive(back, backward, weights)}
+    gradient = back({name: jnp.asarray(weights[name], jnp.float32) for name in values})[0]
+  (codec_gradients,) = backward((gradient, jnp.ones(())))
+  # What checkpoints are ranked by: how near the decoded signal is, adversaries aside, or what they
+  # look at where nothing else compares signals.
+  near = set(values) - {"adversarial", "features"} or set(values) & {"features"}
+  aux["objective"] = sum((weights[name] * values[name] for name in sorted(near)), jnp.zeros(()))
+  aux["losses"] |= values | found
+  return {"codec": codec_gradients} | discriminator_gradients, aux | {"balancer": balancer}
+
+
+def _forward(params, *, x, key, step, config: Train):
+  """`((y, weighted loss of the bottleneck), aux)` of a batch x."""
+  quantization, weights = config.quantization, config.losses
+  num_active = None
+  # Drawn at once: every draw is a long program of its own to compile.
+  draw, passing = jax.random.uniform(key, (2, x.shape[0]))
+  if quantization.active_choices:
+    choices = jnp.asarray(quantization.active_choices)
+    num_active = choices[(draw * len(choices)).astype(jnp.int32)]
+  passes = (passing < quantization.pass_share) | (step < quantization.start_step)
+  dtype = config.compute_dtype
+  halves = {name: params[name] for name in ("encoder", "decoder")}
+  params = params | jax.tree.map(lambda p: p.astype(dtype), halves)
+
+  def run(codec):
+    z, _ = codec.encoder(x.astype(dtype))
+    quantized = codec.quantizer(z, num_active=num_active)
+    z_q = jnp.where(passes[:, None, None], z, quantized.z.astype(dtype))
+    y, _ = codec.decoder(z_q)
+    return z, y.astype(jnp.float32), quantized
+
+  z, y, quantized = config.codec.apply({"params": params}, method=run)
+  # DAC's decoder lacks samples at the end where a stride is odd.
+  y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
+  # A bottleneck that is not in use yet must not pull the encoder to codebooks that mean nothing.
+  using = (step >= quantization.start_step).astype(jnp.float32)
+  parts = {"commitment": quantized.loss}
+  for name, loss in (("codebook", quantized.codebook_loss), ("entropy", quantized.entropy_loss)):
+    if loss is not None and getattr(weights, name):
+      parts[name] = loss
+  if quantized.bits is not None and weights.rate:
+    parts["rate"] = quantized.bits.mean()
+  side = using * sum(getattr(weights, name) * loss for name, loss in parts.items())
+  aux: dict[str, Any] = {
+    "losses": parts,
+    "metrics": quantized.metrics,
+    "counts": F.code_counts(quantized.codes, max(config.codec.codebook_sizes)),
+    "statistics": () if quantized.statistics is None else tuple(quantized.statistics),
+    "z": z.astype(jnp.float32),
+    "codes": quantized.codes,
+  }
+  return (y, side), jax.lax.stop_gradient(aux)
+
+
+def _judged(state: TrainState, x, y, config: Train):
+  """`(judge, gradients, losses)`: the discriminators as functions of y, and how they learn."""
+  adversary = config.adversary
+  assert adversary is not None
+  modules = adversary.discriminators
+
+  def judgements(params, signal):
+    parts = zip(modules, params, strict=True)
+    return [j for module, p in parts for j in module.apply({"params": p}, signal)]
+
+  def logits(params, signal):
+    return [j.logits.astype(jnp.float32) for j in judgements(params, signal)]
+
+  real, back_real = jax.vjp(lambda p: judgements(p, x), state.discriminators)
+  fake, back_fake = jax.vjp(judgements, state.discriminators, y)
+
+  def discriminator_loss(real, fake):
+    pairs = zip(real, fake, strict=True)
+    found = [
+      adversary.loss.discriminator(a.logits.astype(jnp.float32), b.logits.astype(jnp.float32))
+      for a, b in pairs
+    ]
+    return sum(found) if adversary.summed else sum(found) / len(found)
+
+  loss, (by_real, by_fake) = jax.value_and_grad(discriminator_loss, argnums=(0, 1))(real, fake)
+  gradients = jax.tree.map(jnp.add, back_real(by_real)[0], back_fake(by_fake)[0])
+  found = {"discriminator": loss}
+  if adversary.r1:
+    penalty, by_params = jax.value_and_grad(
+      lambda p: losses.gradient_penalty(functools.partial(logits, p), x)
+    )(state.discriminators)
+    gradients = jax.tree.map(lambda a, b: a + adversary.r1 * b, gradients, by_params)
+    found["r1"] = penalty
+
+  held = jax.tree.map(jax.lax.stop_gradient, state.discriminators)
+
+  def judge(y):
+    return real, judgements(held, y)
+
+  return judge, {"discriminators": gradients}, found
+
+
+def _output_terms(y, *, x, judge, config: Train) -> dict[str, jax.Array]:
+  """The losses of the decoded signal that have a weight, by name."""
+  weights, rate = config.losses, config.codec.sample_rate
+  found = {
+    "l1": lambda: losses.l1(x, y),
+    "l2": lambda: losses.l2(x, y),
+    "wave": lambda: losses.relative_error(x, y),
+    "mel": lambda: losses.mel_loss(x, y, rate, weights.mel_scales),
+    "stft": lambda: losses.stft_loss(x, y),
+  }
+  wanted = output_terms(config)
+  if weights.perceptual_loss is not None:
+    found["perceptual"] = functools.partial(weights.perceptual_loss, x, y)
+  values = {name: loss() for name, loss in found.items() if name in wanted}
+  if judge is None:
+    return values
+  adversary = config.adversary
+  assert adversary is not None
+  real, fake = judge(y)
+  if "adversarial" in wanted:
+    each = [adversary.loss.generator(j.logits.astype(jnp.float32)) for j in fake]
+    values["adversarial"] = sum(each) if adversary.summed else sum(each) / len(each)
+  if "features" in wanted:
+    total, count = losses.feature_loss(real, fake)
+    values["features"] = total if adversary.summed else total / count
+  return values
+
+
+def _adaptive(back, backward, weights):
+  """VQGAN's weight: both gradients by the decoder's last kernel; XLA drops what leads further."""
+
+  def at_last_kernel(weights):
+    (gradient,) = back({name: jnp.asarray(w, jnp.float32) for name, w in weights.items()})
+    (gradients,) = backward((gradient, jnp.zeros(())))
+    flat = flatten_dict(gradients["decoder"], sep="/")
+    return next(value for path, value in flat.items() if path.endswith("conv_out/kernel"))
+
+  alone = dict.fromkeys(weights, 0.0) | {"adversarial": 1.0}
+  return losses.adaptive_weight(
+    at_last_kernel(weights | {"adversarial": 0.0}), at_last_kernel(alone)
+  )

@@ -1,0 +1,178 @@
+"""Crops of sound: what comes is a function of seed and step, from folders, tars and datasets."""
+
+import pickle
+import sys
+import tarfile
+
+import cloudpickle
+import numpy as np
+import pytest
+import soundfile
+
+from jaxcodec import CodecError
+from jaxcodec.data import builders, sound, sources
+from jaxcodec.data.health import Health
+from launch import prepare_data
+
+
+class Codec:
+  sample_rate, hop_length, channels = 8000, 10, 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("sounds")
+  rng = np.random.default_rng(0)
+  for i in range(6):
+    soundfile.write(folder / f"{i}.wav", rng.normal(0, 0.1, 2000 + 500 * i), 8000)
+  # A file whose samples say where they are: half a second, counted in steps of 1/8000.
+  (folder / "ramp").mkdir()
+  ramp = np.arange(4000) / 8000
+  soundfile.write(folder / "ramp" / "ramp.wav", ramp, 8000, subtype="FLOAT")
+  return folder
+
+
+def make(*paths, seed=0, **changes):
+  config = sound.Sound(
+    sources=tuple(map(str, paths)), **({"segment_seconds": 0.05, "num_threads": 2} | changes)
+  )
+  return config, sound.dataset(config, Codec, batch_size=4, num_steps=20, seed=seed)
+
+
+def test_a_crop_is_what_the_file_has_there(folder):
+  _, data = make(folder / "ramp")
+  crops = np.stack([data[i] for i in range(5)]).reshape(-1, 400)
+  starts = np.round(crops[:, 0] * 8000).astype(int)
+  np.testing.assert_allclose(crops, (starts[:, None] + np.arange(400)) / 8000, atol=1e-6)
+  assert len(set(starts)) > 10
+  assert starts.max() <= 3600
+
+
+def test_batches_depend_on_seed_and_step_alone(folder):
+  config, data = make(folder, gain_db=(-6.0, 6.0))
+  whole = list(sound.batches(config, data))
+  assert len(whole) == 20
+  assert whole[0].shape == (4, 400, 1)
+  assert whole[0].dtype == np.float32
+  # From step 7 on, as a run that goes on reads them; and from a pickle, as a worker does.
+  np.testing.assert_array_equal(next(sound.batches(config, data, 7)), whole[7])
+  np.testing.assert_array_equal(pickle.loads(cloudpickle.dumps(data))[7], whole[7])
+  assert np.abs(make(folder, seed=1)[1][7] - whole[7]).max() > 0.01
+
+
+def test_two_processes_share_the_rows_of_each_global_batch(folder):
+  config, data = make(folder)
+  parts = [
+    sound.dataset(config, Codec, batch_size=4, num_steps=20, seed=0, process=p, processes=2)
+    for p in range(2)
+  ]
+  for step in (0, 11):
+    joined = np.concatenate([part[step] for part in parts])
+    np.testing.assert_array_equal(joined, data[step])
+
+
+def test_files_are_resampled_and_mixed(tmp_path):
+  time = np.arange(22_050) / 44_100
+  tone = 0.5 * np.sin(2 * np.pi * 440 * time)
+  soundfile.write(tmp_path / "tone.wav", np.stack([tone, np.zeros_like(tone)], axis=1), 44_100)
+  _, data = make(tmp_path)
+  x = data[0][0, :, 0]
+  # The mean of both channels: half of the tone. Away from the crop's ends, a sine of 440 Hz.
+  spectrum = np.abs(np.fft.rfft(x * np.hanning(400)))
+  assert abs(np.argmax(spectrum) * 20 - 440) <= 20
+  assert abs(np.sqrt(2 * np.mean(x**2)) - 0.25) < 0.01
+
+
+def test_sources_mix_by_their_weights(folder, tmp_path):
+  soundfile.write(tmp_path / "ones.wav", np.full(4000, 0.9), 8000, subtype="FLOAT")
+  _, data = make(folder, tmp_path, weights=(3.0, 1.0))
+  rows = np.concatenate([data[i] for i in range(20)])
+  assert np.mean(np.abs(rows - 0.9).max(axis=(1, 2)) < 1e-6) == 0.25
+
+
+def test_a_corrupt_file_is_named_counted_and_skipped(folder, tmp_path, capsys):
+  tar = tmp_path / "some.tar"
+  bad = tmp_path / "bad.wav"
+  bad.write_bytes(b"RIFF nothing")
+  with tarfile.open(tar, "w") as archive:
+    for path in [bad, *sorted(folder.rglob("*.wav"))]:
+      archive.add(path, path.name)
+  _, data = make(tar)
+  assert np.isfinite(data[0]).all()
+  error = capsys.readouterr().err
+  assert error.count("\n") == 1
+  assert error.startswith("skipped some.tar/bad.wav: ")
+  assert "(1 so far)" in error
+
+
+def test_a_file_that_breaks_later_is_replaced_by_another(folder, tmp_path, capsys):
+  whole = (folder / "5.wav").read_bytes()
+  source = [sources.File("good", (folder / "1.wav").read_bytes()), sources.File("later", whole)]
+  crops = sound.Crops(source, sound.Sound(segment_seconds=0.05), Health(0.5))
+  source[1] = sources.File("later", b"gone")
+  crop = crops.load(crops[len(crops) - 1], np.random.default_rng(0), 400, 8000, 1)
+  assert crop.shape == (400, 1)
+  assert "skipped later" in capsys.readouterr().err
+
+
+def test_too_many_corrupt_files_stop_the_run():
+  health = Health(0.1)
+  for i in range(18):
+    health.good() if i else health.bad("first", "no reason")
+  health.bad("second", "no reason")
+  with pytest.raises(CodecError, match=r"3 of 20 files cannot be read, the last of them third"):
+    health.bad("third", "no reason")
+
+
+def test_wrong_data_is_said_in_one_line(folder, tmp_path):
+  with pytest.raises(CodecError, match="no data at"):
+    make(folder / "nowhere")
+  with pytest.raises(CodecError, match="holds no files"):
+    make(tmp_path)
+  with pytest.raises(ValueError, match=r"data\.sources is empty"):
+    make()
+  with pytest.raises(ValueError, match="for 1 sources"):
+    make(folder, weights=(1.0, 2.0))
+  (tmp_path / "text.tar").write_text("no tar")
+  with pytest.raises(CodecError, match="not an uncompressed tar"):
+    make(tmp_path / "text.tar")
+
+
+def test_a_prepared_dataset_gives_the_same_files_without_tensorflow(folder, tmp_path, capsys):
+  bad = tmp_path / "with_bad"
+  bad.mkdir()
+  for path in folder.glob("*.wav"):
+    (bad / path.name).write_bytes(path.read_bytes())
+  (bad / "broken.wav").write_bytes(b"RIFF")
+  arguments = [str(bad), "mine", "--data-dir", str(tmp_path), "--max-bad-share", "0.5"]
+  assert prepare_data.main(arguments) == 0
+  out, error = capsys.readouterr()
+  assert "6 files, 1 left out" in out
+  assert "skipped" in error
+  assert "broken.wav" in error
+  directory = tmp_path / "mine" / "1.0.0"
+  source = pickle.loads(pickle.dumps(sources.open_source(directory, sources.SOUNDS)))
+  found = {file.name: file.data for file in source}
+  assert found == {str(p): p.read_bytes() for p in bad.glob("?.wav")}
+  _, data = make(directory)
+  assert data[0].shape == (4, 400, 1)
+  assert prepare_data.main(arguments) == 1
+  assert prepare_data.main([str(bad), "Not a name"]) == 2
+  assert "tensorflow" not in sys.modules
+
+
+def test_pictures_and_videos_are_checked_by_decoding(tmp_path):
+  from PIL import Image
+
+  Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+  good = (tmp_path / "a.png").read_bytes()
+  files = [sources.File("a.png", good), sources.File("b.png", good[: len(good) // 2])]
+  directory, left_out = builders.prepare(
+    files, "pictures", builders.KINDS["picture"], tmp_path, max_bad_share=0.5
+  )
+  assert left_out == ["b.png"]
+  assert len(sources.open_source(directory, sources.PICTURES)) == 1
+  _, left_out = builders.prepare(
+    [*files, sources.File("c", b"")], "videos", builders.KINDS["video"], tmp_path, max_bad_share=1.0
+  )
+  assert set(left_out) >= {"c"}

@@ -1,0 +1,92 @@
+"""The smallest run that has every part: three layers a side, waves of 64 samples."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import soundfile
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from jaxcodec.audio.encodec import Encodec
+from jaxcodec.data.sound import Sound
+from jaxcodec.layers.seanet import SEANetConfig
+from jaxcodec.training import sharding
+from jaxcodec.training.config import Adam, LearningRate, Losses, Mesh, Quantization, Train
+from jaxcodec.training.state import init_state
+from jaxcodec.training.step import train_step
+
+NET = SEANetConfig(
+  num_filters=2,
+  strides=(4,),
+  dimension=4,
+  num_residual_layers=0,
+  num_lstm_layers=0,
+  kernel_size=3,
+  last_kernel_size=3,
+  pad_mode="zero",
+)
+CODEC = Encodec(net=NET, sample_rate=8000, num_codebooks=2, codebook_size=8, bitrates=(12_000,))
+
+
+def get_config() -> Train:
+  """For `launch.train`: long enough to be killed on the way."""
+  return config(num_steps=300, save_every=20)
+
+
+def config(**changes) -> Train:
+  base = Train(
+    name="micro",
+    codec=CODEC,
+    data=Sound(segment_seconds=0.008),
+    batch_size=8,
+    num_steps=6,
+    optimizer=Adam(rate=LearningRate(peak=1e-2)),
+    losses=Losses(l1=1.0),
+    quantization=Quantization(active_choices=(1, 2), dead_share=0.1, restart_every=2),
+    mesh=Mesh(fsdp_smallest=1),
+    save_every=2,
+    log_every=1,
+  )
+  return dataclasses.replace(base, **changes)
+
+
+def batch(seed: int = 0, rows: int = 8) -> np.ndarray:
+  return np.random.default_rng(seed).normal(0, 0.1, (rows, 64, 1)).astype(np.float32)
+
+
+def write_sounds(folder) -> str:
+  """Three short files of noise at 8 and 11.025 kHz."""
+  rng = np.random.default_rng(0)
+  for name, rate in (("a", 8000), ("b", 8000), ("c", 11_025)):
+    soundfile.write(folder / f"{name}.wav", rng.normal(0, 0.1, rate // 4), rate)
+  return str(folder)
+
+
+def with_sounds(config: Train, folder: str) -> Train:
+  return dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(folder,)))
+
+
+def run_steps(mesh: Mesh, devices, steps: int = 20) -> tuple[np.ndarray, np.ndarray]:
+  """The losses of some steps on a mesh, and the codebooks after them."""
+  run = config(mesh=mesh)
+  made = sharding.make_mesh(run.mesh, devices)
+  init, key = functools.partial(init_state, config=run), jax.random.key(0)
+  shardings = sharding.state_shardings(jax.eval_shape(init, key), made, run.mesh)
+  quick = {"xla_backend_optimization_level": 0}
+  state = jax.jit(init, out_shardings=shardings, compiler_options=quick)(key)
+  place = sharding.batch_sharding(made)
+  step = jax.jit(
+    functools.partial(train_step, config=run),
+    donate_argnums=0,
+    in_shardings=(shardings, place, None),
+    out_shardings=(shardings, None),
+  )
+  losses = []
+  for i in range(steps):
+    rows = batch(i)
+    placed = jax.make_array_from_callback(rows.shape, place, rows.__getitem__)
+    state, metrics = step(state, placed, key)
+    losses.append(float(metrics["l1"]))
+  whole = jax.jit(lambda x: x, out_shardings=NamedSharding(made, P()))
+  return np.asarray(losses), np.asarray(whole(state.params["quantizer"]["codebooks"]))

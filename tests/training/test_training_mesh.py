@@ -1,0 +1,103 @@
+"""Losses and codebooks are the same on one device, on eight, and on two processes of four."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import micro
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxcodec.training import sharding
+from jaxcodec.training.config import Mesh
+from jaxcodec.training.state import init_state
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def test_meshes_take_all_devices_or_say_why_not():
+  devices = jax.devices()
+  if len(devices) < 8:
+    pytest.skip(f"needs 8 devices, there are {len(devices)}")
+  mesh = sharding.make_mesh(Mesh(data=-1, fsdp=2, model=2), devices[:8])
+  assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "model": 2}
+  for wrong in (Mesh(data=3), Mesh(data=-1, fsdp=-1), Mesh(data=4, fsdp=1)):
+    with pytest.raises(ValueError, match="does not fit 8 devices"):
+      sharding.make_mesh(wrong, devices[:8])
+  sharding.check_batch(8, 2, mesh)
+  with pytest.raises(
+    ValueError, match="batch_size=12 is no multiple of data x fsdp x accumulate = 8"
+  ):
+    sharding.check_batch(12, 2, mesh)
+
+
+def test_rules_place_codebooks_and_the_rest_is_split_by_its_largest_axis(mesh):
+  del mesh  # Eight devices are there.
+  config = micro.config(mesh=Mesh(data=1, fsdp=2, model=4, fsdp_smallest=1))
+  made = sharding.make_mesh(config.mesh, jax.devices()[:8])
+  shapes = jax.eval_shape(lambda key: init_state(key, config), jax.random.key(0))
+  placed = sharding.state_shardings(shapes, made, config.mesh)
+  assert placed.params["quantizer"]["codebooks"].spec == P(None, "model")
+  assert placed.average["quantizer"]["codebooks"].spec == P(None, "model")
+  assert placed.ema.counts.spec == P(None, "model")
+  # [8 taps, 2, 4]: the first axis is the largest that two devices divide.
+  assert shapes.params["encoder"]["down_0"]["kernel"].shape == (8, 2, 4)
+  assert placed.params["encoder"]["down_0"]["kernel"].spec == P("fsdp")
+  moments = [
+    sharding_.spec
+    for path, sharding_ in jax.tree_util.tree_leaves_with_path(placed.optimizer)
+    if "down_0" in jax.tree_util.keystr(path) and "kernel" in jax.tree_util.keystr(path)
+  ]
+  assert moments == [P("fsdp"), P("fsdp")]
+  assert placed.step.spec == P()
+  wrong = Mesh(data=1, fsdp=2, model=4, rules=((r"codebooks$", P("model")),))
+  with pytest.raises(ValueError, match=r"codebooks of shape .* does not divide"):
+    sharding.state_shardings(shapes, made, wrong)
+
+
+@pytest.fixture(scope="module")
+def alone():
+  return micro.run_steps(Mesh(fsdp_smallest=1), jax.devices()[:1])
+
+
+def assert_same(found, wanted):
+  losses, codebooks = found
+  np.testing.assert_allclose(losses, wanted[0], rtol=1e-4)
+  np.testing.assert_allclose(codebooks, wanted[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_train_as_one(alone, shape, mesh):
+  del mesh  # Eight devices are there.
+  data, fsdp, model = shape
+  axes = Mesh(data=data, fsdp=fsdp, model=model, fsdp_smallest=1)
+  assert_same(micro.run_steps(axes, jax.devices()[:8]), alone)
+
+
+@pytest.mark.slow
+def test_two_processes_of_four_devices_train_as_one(alone, tmp_path):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+  environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+  processes = [
+    subprocess.Popen(
+      [sys.executable, str(HERE / "one_process.py"), str(port), str(i), str(tmp_path / f"{i}.npz")],
+      env=environment,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  for process in processes:
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, error[-2000:]
+  for i in range(2):
+    with np.load(tmp_path / f"{i}.npz") as found:
+      assert_same((found["losses"], found["codebooks"]), alone)
