@@ -32,6 +32,8 @@ LAYERS = (
     "jaxcodec.baselines",
   ),
   ("jaxcodec", "jaxcodec.demo", "jaxcodec.evaluate"),
+  ("jaxcodec.terminal",),
+  ("jaxcodec.cli_sound",),
   ("jaxcodec.cli",),
   ("configs",),
   ("launch",),

@@ -20,8 +20,8 @@ CONFIGS = {
   "24khz": {"sampling_rate": 24_000, "downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32},
   "44khz": {"sampling_rate": 44_100, "downsampling_ratios": [2, 4, 8, 8], "n_codebooks": 9},
 }
-# A sixteenth of the work.
-NARROW = {"encoder_hidden_size": 16, "decoder_hidden_size": 384}
+# An eighth of the width.
+NARROW = {"encoder_hidden_size": 8, "decoder_hidden_size": 192}
 
 
 def make_model(config_name: str, **overrides) -> transformers.DacModel:

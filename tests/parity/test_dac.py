@@ -107,7 +107,7 @@ def test_codes_and_wave_equal_those_of_transformers(pair, name, length):
 @pytest.mark.slow
 @each("24khz", "44khz")  # 16 kHz has the network of 24 kHz.
 def test_codes_and_wave_of_half_a_minute_equal_those_of_transformers(pair, name):
-  """A quarter as wide: at full width these are minutes, in which only the width is new."""
+  """An eighth as wide: at full width these are minutes, in which only the width is new."""
   model, codec = pair(name, narrow=True)
   x = signal(3, 1, 30 * codec.sample_rate, codec.sample_rate, seed=9)
   compare(model, codec, x, len(codec.codebook_sizes))

@@ -1,0 +1,159 @@
+"""`jaxcodec encode` and `decode`: sound files to `.jxc` files or Lyra's packets, and back."""
+
+import argparse
+import io
+import pathlib
+import sys
+import time
+from collections.abc import Iterable
+
+from jaxcodec import terminal
+from jaxcodec.errors import CodecError
+
+_PACKETS = ".lyra"  # Files of Lyra's packets, which say nothing of themselves.
+
+
+def encode(options: argparse.Namespace) -> None:
+  source = terminal.source(options.input)
+  terminal.check_output(options.output, options.force)
+  from jaxcodec import bitstream
+  from jaxcodec.audio.files import SoundReader
+
+  packets = options.output.endswith(_PACKETS)
+  codec = _load_lyra(options.codec) if packets else terminal.load(options.codec)
+  bitrate = terminal.bitrate(codec, options.bitrate)
+  name = terminal.name(options.input)
+  if packets and (options.title or options.meta or options.source_hash):
+    raise terminal.UsageError(
+      f"{_PACKETS} files say nothing of themselves: no metadata go into them"
+    )
+  metadata = terminal.metadata(options, source)
+  reader = SoundReader(source, name, codec.sample_rate, codec.channels)
+  if reader.change:
+    terminal.say(f"{name}: {reader.change}")
+  start = time.monotonic()
+  blocks = terminal.progress(reader.blocks(), "encoding", reader.seconds, 1 / codec.sample_rate)
+  if packets:
+    data = _packed(codec, blocks, bitrate)
+  else:
+    learned = options.prior == "learned"
+    if learned and codec.learned is None:
+      raise terminal.UsageError(f"codec {codec.name} has no learned prior")
+    data = bitstream.compress_blocks(
+      codec, blocks, bitrate=bitrate, metadata=metadata, learned=learned
+    )
+  terminal.write(options.output, data)
+  kbps = 8e-3 * len(data) / reader.seconds if reader.seconds else 0.0
+  speed = reader.seconds / (time.monotonic() - start)
+  terminal.say(
+    f"{terminal.name(options.output, 'stdout')}: {len(data)} bytes for {reader.seconds:.2f} s, "
+    f"{kbps:.2f} kbit/s, {speed:.1f}x real time"
+  )
+
+
+def decode(options: argparse.Namespace) -> None:
+  data = terminal.read(options.input, options.max_memory)
+  terminal.check_output(options.output, options.force)
+  from jaxcodec import atomic
+  from jaxcodec.audio import files
+
+  path = pathlib.Path("stdout.wav" if options.output == "-" else options.output)
+  try:
+    kind = files.file_format(path)
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  decoded = _decoded_packets if options.input.endswith(_PACKETS) else _decoded_file
+  num_samples, rate, channels, blocks = decoded(options, data)
+  seconds = num_samples / rate
+  blocks = terminal.progress(blocks, "decoding", seconds, 1 / rate)
+  start = time.monotonic()
+  if options.output == "-":
+    sound = io.BytesIO()
+    files.write_sound(sound, "WAV", blocks, rate, channels)
+    sys.stdout.buffer.write(sound.getvalue())
+  else:
+    with atomic.replacing(path) as temporary:
+      files.write_sound(temporary, kind, blocks, rate, channels)
+  speed = seconds / (time.monotonic() - start)
+  name = terminal.name(options.output, "stdout")
+  terminal.say(f"{name}: {seconds:.2f} s at {rate} Hz, {speed:.1f}x real time")
+
+
+def _decoded_file(options: argparse.Namespace, data: bytes):
+  """Samples, rate, channels and blocks of a `.jxc` file."""
+  from jaxcodec import bitstream
+  from jaxcodec.entropy import container
+
+  if options.bitrate is not None:
+    raise terminal.UsageError(f"--bitrate is for {_PACKETS} files: a .jxc file says its own")
+  streams = container.read_header(data).streams
+  if options.stream is None and len(streams) > 1:
+    raise terminal.UsageError(
+      f"{terminal.name(options.input)} holds {len(streams)} streams: give --stream, from 0"
+    )
+  number = options.stream or 0
+  if not 0 <= number < len(streams):
+    raise terminal.UsageError(
+      f"{terminal.name(options.input)} has no stream {number}: it holds {len(streams)}"
+    )
+  stream = streams[number]
+  if stream.batch != 1:
+    raise CodecError(
+      f"{terminal.name(options.input)} holds {stream.batch} signals; decode it from Python"
+    )
+  part = {"start": options.start, "duration": options.duration}
+  try:
+    first, stop = bitstream.sample_range(stream, **part)
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  codec = None if options.codec is None else terminal.load(options.codec)
+  _, blocks = bitstream.decompress_blocks(
+    data,
+    codec,
+    stream=number,
+    max_memory=options.max_memory,
+    held=options.output == "-",
+    **part,
+  )
+  return stop - first, stream.sample_rate, stream.channels, blocks
+
+
+def _decoded_packets(options: argparse.Namespace, data: bytes):
+  """Samples, rate, channels and blocks of a file of Lyra's packets."""
+  from jaxcodec import bitstream, chunked
+  from jaxcodec.entropy import lyra_packets
+
+  if options.stream is not None or options.start or options.duration is not None:
+    raise terminal.UsageError("--stream, --start and --duration are for .jxc files")
+  if options.codec is None or options.bitrate is None:
+    raise terminal.UsageError(
+      f"{_PACKETS} files say nothing of themselves: give --codec and --bitrate"
+    )
+  codec = _load_lyra(options.codec)
+  bitrate = terminal.bitrate(codec, options.bitrate)
+  codes = lyra_packets.unpack_packets(data, codec.module.num_active(bitrate))
+  frames, length = (
+    chunked.chunk_frames(codec, bitstream.CHUNK_SECONDS),
+    len(codes) * codec.hop_length,
+  )
+  blocks = chunked.decode_blocks(codec, [(codes[None], None)], frames, length)
+  return length, codec.sample_rate, codec.channels, blocks
+
+
+def _packed(codec, blocks: Iterable, bitrate: int | None) -> bytes:
+  """A sound as Lyra's packets."""
+  from jaxcodec import bitstream, chunked
+  from jaxcodec.entropy import lyra_packets
+
+  frames = chunked.chunk_frames(codec, bitstream.CHUNK_SECONDS)
+  chunks = chunked.encode_blocks(codec, blocks, frames, bitrate=bitrate)
+  return b"".join(lyra_packets.pack_packets(codes[0]) for codes, _ in chunks)
+
+
+def _load_lyra(name: str):
+  from jaxcodec.audio.lyra import Lyra
+
+  codec = terminal.load(name)
+  if not isinstance(codec.module, Lyra):
+    raise terminal.UsageError(f"{_PACKETS} files are for Lyra, and {name} is another codec")
+  return codec

@@ -1,0 +1,140 @@
+"""What every subcommand needs: its files, a codec by name, one line for a mistake, progress."""
+
+import argparse
+import hashlib
+import io
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from jaxcodec.errors import CodecError
+
+
+class UsageError(Exception):
+  """A wrong call: exit status 2."""
+
+
+def size(text: str) -> int:
+  """Bytes of a text such as 500M."""
+  factor = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper(), 1)
+  value = float(text[:-1] if factor > 1 else text) * factor
+  if not 0 < value < 2**63:
+    raise ValueError
+  return int(value)
+
+
+def load(name: str):
+  from jaxcodec.hub.load import bundled, load
+
+  known = name in bundled() or pathlib.Path(name).exists() or "/" in name
+  if not known:
+    raise UsageError(f"no codec {name!r}: neither a directory nor one of {', '.join(bundled())}")
+  return load(name)
+
+
+def bitrate(codec, kbps: float | None) -> int | None:
+  if kbps is None:
+    return None
+  bitrate = round(1000 * kbps) if 0 < kbps < 1e6 else -1
+  if bitrate not in codec.bitrates:
+    offered = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)
+    raise UsageError(f"codec {codec.name} has no bitrate {kbps:g} kbit/s; it has {offered}")
+  return bitrate
+
+
+def existing(path: str) -> pathlib.Path:
+  if not pathlib.Path(path).is_file():
+    raise UsageError(f"no file {path}")
+  return pathlib.Path(path)
+
+
+def source(path: str):
+  """What soundfile can open: a path, or stdin's bytes, since it needs to seek."""
+  return io.BytesIO(sys.stdin.buffer.read()) if path == "-" else existing(path)
+
+
+def read(path: str, most: float = math.inf) -> bytes:
+  """A file's bytes; CodecError if there are more than `most`, before they are read."""
+  if path != "-":
+    if existing(path).stat().st_size > most:
+      raise CodecError(f"{path} is larger than the memory that is allowed")
+    return pathlib.Path(path).read_bytes()
+  parts, size = [], 0
+  while part := sys.stdin.buffer.read(1 << 20):
+    parts.append(part)
+    size += len(part)
+    if size > most:
+      raise CodecError("stdin goes on after the memory that is allowed")
+  return b"".join(parts)
+
+
+def write(path: str, data: bytes) -> None:
+  """Puts all of `data` under the name `path`, or nothing."""
+  if path == "-":
+    sys.stdout.buffer.write(data)
+    return
+  from jaxcodec import atomic
+
+  atomic.write(pathlib.Path(path), data)
+
+
+def check_output(path: str, force: bool) -> None:
+  if path == "-":
+    return
+  if pathlib.Path(path).is_dir():
+    raise UsageError(f"{path} is a directory")
+  if not pathlib.Path(path).absolute().parent.is_dir():
+    raise UsageError(f"no directory {pathlib.Path(path).parent}")
+  if pathlib.Path(path).exists() and not force:
+    raise UsageError(f"{path} is there already: give --force to write over it")
+
+
+def name(path: str, dash: str = "stdin") -> str:
+  return dash if path == "-" else path
+
+
+def say(line: str) -> None:
+  print(line, file=sys.stderr)
+
+
+def progress(blocks: Iterable, what: str, seconds: float, step: float) -> Iterator:
+  """`blocks`, with a bar on stderr once they have taken two seconds."""
+  from rich.console import Console
+  from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+  columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+  bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+  task = bar.add_task(what, total=seconds)
+  start, shown = time.monotonic(), False
+  try:
+    for block in blocks:
+      yield block
+      bar.advance(task, block.shape[1] * step)
+      if not shown and time.monotonic() - start > 2:
+        bar.start()
+        shown = True
+  finally:
+    if shown:
+      bar.stop()
+
+
+def metadata(options: argparse.Namespace, source) -> dict[str, str]:
+  """The texts that a call gives, and the hash of the sound that `source` holds if it asks."""
+  from jaxcodec.entropy.fields import check_metadata
+
+  found = {} if options.title is None else {"title": options.title}
+  for pair in options.meta:
+    key, equals, value = pair.partition("=")
+    if not equals or key in found:
+      raise UsageError(f"--meta takes KEY=VALUE, each key once, not {pair!r}")
+    found[key] = value
+  if source is not None and options.source_hash:
+    data = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
+    found["source-sha256"] = hashlib.sha256(data).hexdigest()
+  try:
+    check_metadata(found)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  return found
