@@ -37,6 +37,6 @@ def rans_encode(start: jax.Array, freq: jax.Array, precision: int) -> Pushed:
     return states, (words, written)
 
   # Of the axes, within shard_map, that the loop's results have.
-  begin = 0 * (start[:1].sum(axis=0) + freq[:1].sum(axis=0)) + jnp.uint32(LOWEST_STATE)
+  begin = jnp.zeros_like((start + freq).sum(axis=0)) + jnp.uint32(LOWEST_STATE)
   states, (words, written) = jax.lax.scan(step, begin, (start, freq), reverse=True)
   return Pushed(states, words, written)
