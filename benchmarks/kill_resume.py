@@ -43,7 +43,12 @@ def saving(workdir: pathlib.Path) -> bool:
 
 def state_of(workdir: pathlib.Path):
   with ocp.training.Checkpointer(workdir / "checkpoints") as checkpointer:
-    return checkpointer.latest.step, checkpointer.load()
+    described = checkpointer.metadata(None).metadata
+    # As NumPy arrays, whatever devices wrote them.
+    wanted = jax.tree.map(
+      lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), described
+    )
+    return checkpointer.latest.step, checkpointer.load(None, wanted)
 
 
 def main() -> int:
@@ -82,6 +87,7 @@ def main() -> int:
       raise SystemExit("the last resume failed")
     (step, wanted), (other, found) = state_of(alone), state_of(killed)
     same = jax.tree.map(np.array_equal, wanted, found)
+    assert jax.tree.structure(wanted) == jax.tree.structure(found)
     differing = [path for path, good in jax.tree_util.tree_leaves_with_path(same) if not good]
     print(f"steps {step} and {other}: {len(jax.tree.leaves(same))} arrays, {len(differing)} differ")
     return int(step != other or bool(differing))

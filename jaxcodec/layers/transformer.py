@@ -39,7 +39,7 @@ class TransformerLayer(nn.Module):
     q, k, v = jnp.split(dense(3 * width, "qkv")(y), 3, axis=-1)
     q, k = (F.rotary(heads(part), position, self.base) for part in (q, k))
     k, v = (jnp.concatenate([p, n], axis=1) for p, n in zip(past, (k, heads(v)), strict=True))
-    y = F.window_attention(q, k, v, position, self.window).reshape(x.shape)
+    y = F.window_attention(q, k, v, position, self.window).reshape(x.shape).astype(x.dtype)
     x = x + scale("attention_scale") * dense(width, "out")(y)
     y = dense(self.hidden, "up")(norm("feed_forward_norm")(x))
     y = dense(width, "down")(nn.gelu(y, approximate=False))

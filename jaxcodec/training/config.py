@@ -212,7 +212,7 @@ class Train:
     data: sound to learn from.
     batch_size: rows of a step, over all devices and all of `accumulate`.
     accumulate: parts that a step's batch is taken in, their gradients averaged.
-    average_decay: of the averaged weights, which the codec that comes out has.
+    average_decay: of the averaged weights, which the codec that comes out has; less at first.
     compute_dtype: of encoder, decoder and discriminators; parameters and quantizers are float32.
     input_gain: the first kernel starts larger by it and the last one smaller; speech has a root
       mean square near 0.05, and the networks should see numbers near 1.

@@ -4,6 +4,7 @@ import functools
 import pathlib
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,7 +22,12 @@ from jaxcodec.training.step import train_step
 
 
 def run(
-  config: Train, workdir: pathlib.Path, *, profile: bool = False, quiet: bool = False
+  config: Train,
+  workdir: pathlib.Path,
+  *,
+  profile: bool = False,
+  quiet: bool = False,
+  devices: Sequence[jax.Device] | None = None,
 ) -> TrainState:
   """Trains until the last step, or until SIGTERM; goes on from the last checkpoint in `workdir`.
 
@@ -29,6 +35,8 @@ def run(
 
   Args:
     profile: whether to write a trace of a few steps to `workdir/profile`.
+    quiet: whether to show nothing; the log is written all the same.
+    devices: that make up the mesh; None for all.
 
   Raises:
     CodecError: for data that turns out to be damaged, or numbers that are not finite for
@@ -36,7 +44,7 @@ def run(
     ValueError: for a configuration that contradicts itself or the devices, data that cannot be
       opened, or the `workdir` of another run.
   """
-  mesh = sharding.make_mesh(config.mesh)
+  mesh = sharding.make_mesh(config.mesh, devices)
   sharding.check_batch(config.batch_size, config.accumulate, mesh)
   check(config)
   try:
@@ -100,8 +108,7 @@ def run(
         if config.samples_every and (done % config.samples_every == 0 or last):
           samples.show(log, state, batch, done, workdir, config)
         if done % config.save_every == 0 or last or stopping:
-          objective = float(np.nanmean([float(value) for value in objectives]))
-          checkpoints.save(checkpointer, done, state, objective)
+          checkpoints.save(checkpointer, done, state, _mean(objectives))
           objectives = []
         if stopping:
           break
@@ -132,6 +139,12 @@ def check(config: Train) -> None:
     raise ValueError("losses.adversarial and losses.features need an adversary")
   if weights.adaptive and ("adversarial" not in terms or weights.balanced):
     raise ValueError("losses.adaptive needs losses.adversarial, and no losses.balanced")
+
+
+def _mean(values: list[jax.Array]) -> float:
+  """Of those that are finite; infinite, so never the best, if none is."""
+  finite = [value for value in map(float, values) if np.isfinite(value)]
+  return sum(finite) / len(finite) if finite else np.inf
 
 
 def _initial(init, shardings):

@@ -76,9 +76,9 @@ def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
       written = _restarted(written, state, found, jax.random.fold_in(key, 1), config)
     codebooks, ema = written
     params = codebooks_lib.write(config, params, codebooks)
-  average = jax.tree.map(
-    lambda a, p: a + (1 - config.average_decay) * (p - a), state.average, params
-  )
+  # Short runs must not be left with what they began from.
+  decay = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step))
+  average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.average, params)
   if quantization.decay:
     # They are averages already.
     average = codebooks_lib.write(config, average, codebooks)

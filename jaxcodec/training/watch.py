@@ -66,7 +66,8 @@ class Log:
     with open(self._path, "a", encoding="utf-8") as file:
       file.write(json.dumps(line) + "\n")
     for name, value in metrics.items():
-      self._events.add_scalar(name, value, step)
+      if np.isfinite(value):
+        self._events.add_scalar(name, value, step)
     shown = {k: v for k, v in metrics.items() if "/" not in k and k not in _NOT_SHOWN}
     text = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
     self._progress.update(self._task, shown=text)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def test_three_steps_make_a_codec(name, tmp_path):
     soundfile.write(tmp_path / f"{i}.wav", rng.normal(0, 0.1, 8000), 16_000)
   config = importlib.import_module(f"configs.{name}").tiny()
   data = dataclasses.replace(config.data, sources=(str(tmp_path),))
-  state = loop.run(dataclasses.replace(config, data=data), tmp_path / "run", quiet=True)
+  config = dataclasses.replace(config, data=data)
+  state = loop.run(config, tmp_path / "run", quiet=True, devices=jax.devices()[:1])
   assert (int(state.step), int(state.skipped)) == (3, 0)
   codec = jaxcodec.load(tmp_path / "run")
   assert codec.name == config.name
