@@ -3,4 +3,14 @@
 This package imports nothing of jaxcodec and is useful alone.
 """
 
+from pallas_kernels.affine_quant import (
+  affine_dequantize as affine_dequantize,
+  affine_quantize as affine_quantize,
+  affine_range as affine_range,
+  fake_quant as fake_quant,
+  lsq as lsq,
+  lsq_scale as lsq_scale,
+  pack_bits as pack_bits,
+  unpack_bits as unpack_bits,
+)
 from pallas_kernels.nearest_code import nearest_code as nearest_code
