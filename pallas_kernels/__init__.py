@@ -13,4 +13,17 @@ from pallas_kernels.affine_quant import (
   pack_bits as pack_bits,
   unpack_bits as unpack_bits,
 )
+from pallas_kernels.attention import (
+  Alibi as Alibi,
+  Arrow as Arrow,
+  Causal as Causal,
+  Chunked as Chunked,
+  Lengths as Lengths,
+  Segments as Segments,
+  Window as Window,
+  alibi_slopes as alibi_slopes,
+  attention as attention,
+  rotary as rotary,
+  t5_bias as t5_bias,
+)
 from pallas_kernels.nearest_code import nearest_code as nearest_code

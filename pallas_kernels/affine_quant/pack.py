@@ -97,7 +97,7 @@ def fields_of(words: jax.Array, bits: int, interleave: int) -> jax.Array:
   run, rest = run_length(bits, interleave), words.shape[1:]
   count = words.shape[0] // (run * bits // 32)
   runs = words.reshape(count, run * bits // 32, *rest)
-  codes, start, shift = None, 0, bits
+  codes, start, shift = jnp.int32(0), 0, bits
   for width in planes(bits):
     size, fields = run * width // 32, 32 // width
     part = runs[:, start : start + size].reshape(count * size // interleave, interleave, *rest)
@@ -106,5 +106,5 @@ def fields_of(words: jax.Array, bits: int, interleave: int) -> jax.Array:
     part = part[:, None] >> shifts(fields, width, part.ndim + 1) & mask
     part = part.reshape(count * run, *rest)
     start, shift = start + size, shift - width
-    codes = part << shift if codes is None else codes | part << shift
+    codes = codes | part << shift
   return codes

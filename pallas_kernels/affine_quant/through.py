@@ -32,7 +32,8 @@ def fake_quant(x: jax.Array, scale: jax.Array, offset: jax.Array | None, bits: i
 
 @fake_quant.defjvp
 def _fake_quant_jvp(bits, primals, tangents):
-  y, inside = _rounded(*primals, bits)
+  x, scale, offset = primals
+  y, inside = _rounded(x, scale, offset, bits)
   return y, jnp.where(inside, tangents[0], 0).astype(y.dtype)
 
 

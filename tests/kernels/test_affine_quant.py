@@ -116,7 +116,9 @@ def test_lsq_has_the_gradient_of_its_paper(signed):
 
   @jax.jit
   def ours(x, scale):
-    loss = lambda x, s: (lsq(x, s, 3, signed) * weights).sum()  # noqa: E731
+    def loss(x, scale):
+      return (lsq(x, scale, 3, signed) * weights).sum()
+
     return lsq(x, scale, 3, signed), jax.grad(loss, argnums=(0, 1))(x, scale)
 
   y, (dx, ds) = ours(x, scale)
