@@ -21,7 +21,7 @@ FAR = 1 << 29
 
 def whole(x, size: int):
   """x // size of what is not negative; the general form takes more, and more than kernels have."""
-  return jax.lax.div(x, jnp.int32(size))
+  return x // size if isinstance(x, int) else jax.lax.div(x, jnp.int32(size))
 
 
 class Mask:
@@ -230,11 +230,20 @@ class Either(Mask):
 
 
 def _narrow(a, b):
-  return jnp.maximum(a[0], b[0]), jnp.minimum(a[1], b[1])
+  return _higher(a[0], b[0]), _lower(a[1], b[1])
 
 
 def _widen(a, b):
-  return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
+  return _lower(a[0], b[0]), _higher(a[1], b[1])
+
+
+# Bounds of static masks are known while tracing as long as no jnp function touches them.
+def _lower(a, b):
+  return min(a, b) if isinstance(a, int) and isinstance(b, int) else jnp.minimum(a, b)
+
+
+def _higher(a, b):
+  return max(a, b) if isinstance(a, int) and isinstance(b, int) else jnp.maximum(a, b)
 
 
 def kinds(mask: Mask | None) -> tuple[str, ...]:
@@ -270,15 +279,21 @@ def check(mask: Mask | None, batch: int, queries: int, keys: int) -> None:
       )
 
 
-def dense(mask: Mask, queries: int, keys: int):
-  """bool [B, Tq, Tk], or [1, Tq, Tk] where no array tells rows apart."""
+def bare(mask: Mask | None, arrays) -> Mask | None:
+  """The mask with `arrays` for each of its arrays: one without any is static."""
+  return None if mask is None else jax.tree.map(lambda _: arrays, mask)
+
+
+def dense(mask: Mask, queries: tuple[int, int], keys: tuple[int, int]):
+  """bool [B, Tq, Tk] of queries and keys first..last - 1; [1, Tq, Tk] if rows are all alike."""
+  rows, columns = slice(*queries), slice(*keys)
   found = leaves_by_kind(mask)
-  rows = [x[:, None, None] for x in found["row"]]
-  mask = with_leaves(
+  local = with_leaves(
     mask,
-    row=rows,
-    query=[x[:, :, None] for x in found["query"]],
-    key=[x[:, None] for x in found["key"]],
+    row=[x[:, None, None] for x in found["row"]],
+    query=[x[:, rows, None] for x in found["query"]],
+    key=[x[:, None, columns] for x in found["key"]],
   )
-  i, j = np.arange(queries, dtype=np.int32), np.arange(keys, dtype=np.int32)
-  return mask.sees(i[None, :, None], j[None, None])
+  assert local is not None
+  i, j = (np.arange(*ends, dtype=np.int32) for ends in (queries, keys))
+  return local.sees(i[None, :, None], j[None, None])

@@ -1,6 +1,7 @@
 """Exact softmax attention whose score matrix is never in memory as a whole, on TPU.
 
-Elsewhere XLA computes it plainly. Gradients recompute the weights from the log-sum-exp of each row.
+Elsewhere XLA computes a few blocks of queries one after the other, each with the keys that the mask
+allows at most. Gradients recompute the weights from the log-sum-exp of each row.
 Numerics: scores, softmax and sums in float32; float32 inputs are multiplied in full precision.
 """
 
@@ -10,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.attention import masks, reference, tpu
+from pallas_kernels.attention import masks, plain, reference, tpu
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
 
@@ -42,7 +43,7 @@ def attention(
     bias: `[1 or B, 1 or H, Tq, Tk]`, with a gradient; or `Alibi`, which takes no memory.
     scale: of the products; D ** -0.5 if None.
     soft_cap: as above; None for none.
-    backend: None picks one for each platform: the kernel on TPU, plain JAX elsewhere.
+    backend: None picks one for each platform: the kernel on TPU, blocks in plain JAX elsewhere.
 
   Returns:
     `[B, Tq, H, D]` in the type of `q`.
@@ -56,10 +57,10 @@ def attention(
   if soft_cap is not None and soft_cap <= 0:
     raise ValueError(f"soft_cap must be positive, got {soft_cap}")
   rule = Rule(q.shape[-1] ** -0.5 if scale is None else float(scale), soft_cap)
-  if q.size == 0 or k.size == 0:
-    backend = "reference"
   if isinstance(bias, Alibi):
     bias = Alibi(jax.lax.stop_gradient(bias.slopes), bias.offset)
+  if backend == "reference" or q.size == 0 or k.size == 0:
+    return reference.attention(q, k, v, bias, mask, rule=rule)
   return _attention(q, k, v, bias, mask, rule, backend)
 
 
@@ -85,12 +86,10 @@ _attention.defvjp(_attention_fwd, _attention_bwd)
 
 
 def _on(backend, name, rule, *args):
-  plain = functools.partial(getattr(reference, name), rule=rule)
+  blocks = functools.partial(getattr(plain, name), rule=rule)
   kernel = functools.partial(getattr(tpu, name), rule=rule)
   if backend is None:
-    return jax.lax.platform_dependent(*args, tpu=kernel, default=plain)
-  if backend == "reference":
-    return plain(*args)
+    return jax.lax.platform_dependent(*args, tpu=kernel, default=blocks)
   return kernel(*args, interpret=tpu.INTERPRET[backend])
 
 

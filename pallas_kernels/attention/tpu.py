@@ -41,14 +41,14 @@ class Plan(NamedTuple):
 
 
 def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
-  """Output and log-sum-exp, as `reference.forward`."""
+  """Output and log-sum-exp, as `plain.forward`."""
   plan, side = _plan(q, k), _side(bias, mask)
   q, k, v = _heads_first(q, plan.rows), _heads_first(k, plan.columns), _heads_first(v, plan.columns)
   batch, heads, _, features = q.shape
   query, key, specs = _by_query(plan, side, mask, features)
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
   call = pl.pallas_call(
-    functools.partial(_forward_kernel, plan=plan, rule=rule, side=side, mask=_bare(mask)),
+    functools.partial(_forward_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
     out_shape=(
       jax.ShapeDtypeStruct(q.shape, q.dtype),
       jax.ShapeDtypeStruct((*q.shape[:3], 1), jnp.float32),
@@ -77,7 +77,7 @@ def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
 
 
 def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule, interpret=False):
-  """Cotangents, as `reference.backward`."""
+  """Cotangents, as `plain.backward`."""
   plan, side = _plan(q, k), _side(bias, mask)
   delta = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1)
   delta = _padded(jnp.moveaxis(delta, 1, 2)[..., None], plan.rows)
@@ -112,7 +112,7 @@ def _backward_queries(args, plan, rule, side, mask, interpret):
       pl.BlockSpec((1, 1, plan.rows, plan.columns), lambda b, h, i, j, *_: (b, h, i, j))
     )
   call = pl.pallas_call(
-    functools.partial(_queries_kernel, plan=plan, rule=rule, side=side, mask=_bare(mask)),
+    functools.partial(_queries_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
     out_shape=shapes,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
@@ -136,7 +136,7 @@ def _backward_keys(args, plan, rule, side, mask, interpret):
   keys = pl.BlockSpec((1, 1, plan.columns, features), key)
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
   call = pl.pallas_call(
-    functools.partial(_keys_kernel, plan=plan, rule=rule, side=side, mask=_bare(mask)),
+    functools.partial(_keys_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
     out_shape=[jax.ShapeDtypeStruct(k.shape, k.dtype)] * 2,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
@@ -341,11 +341,6 @@ def _product(a, b, axis_a, axis_b):
   return jax.lax.dot_general(a, b, dims, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _bare(mask):
-  """The mask without its arrays: a kernel may not hold any but those it is given."""
-  return None if mask is None else jax.tree.map(lambda _: 0, mask)
-
-
 def _scalars(bias, mask):
   rows = [x.astype(jnp.int32) for x in masks.leaves_by_kind(mask)["row"]]
   # An empty operand cannot be prefetched.
@@ -393,7 +388,7 @@ def _specs(plan, side, place):
 
 def _by_query(plan, side, mask, features):
   """Index maps of query and key blocks, and other arrays' specs, on a grid (b, h, i, j)."""
-  bare = _bare(mask)
+  bare = masks.bare(mask, 0)
 
   def place(b, h, i, j, rows, slopes):
     if bare is not None:
@@ -413,7 +408,7 @@ def _by_query(plan, side, mask, features):
 
 def _by_key(plan, side, mask):
   """The same on a grid (b, key head, j, group * i)."""
-  bare = _bare(mask)
+  bare = masks.bare(mask, 0)
 
   def place(b, head, j, step, rows, slopes):
     h, i = _query_block(plan, head, step)
