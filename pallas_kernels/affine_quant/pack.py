@@ -45,7 +45,8 @@ def pack_bits(codes: jax.Array, bits: int, *, axis: int = -1, interleave: int = 
   length, rest = codes.shape[0], codes.shape[1:]
   codes = codes.astype(jnp.int32).astype(jnp.uint32) & ((1 << bits) - 1)
   codes = jnp.pad(codes, [(0, -length % run), *[(0, 0)] * len(rest)])
-  parts, shift = [], 0
+  parts: list[jax.Array] = []
+  shift = 0
   for width in reversed(planes(bits)):
     fields = 32 // width
     part = codes >> shift & ((1 << width) - 1)

@@ -9,7 +9,7 @@ Query i stands at key i + offset: with a cache of past keys the offset is their 
 
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -59,12 +59,14 @@ class Mask:
     return (low <= keys[1]) & (keys[0] <= high)
 
 
+@dataclass_transform(frozen_default=True)
 def _static(cls):
   cls = dataclasses.dataclass(frozen=True)(cls)
   names = [field.name for field in dataclasses.fields(cls)]
   return jax.tree_util.register_dataclass(cls, data_fields=[], meta_fields=names)
 
 
+@dataclass_transform(frozen_default=True)
 def _arrays(cls):
   cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
   names = [field.name for field in dataclasses.fields(cls)]
@@ -269,7 +271,7 @@ def leaves_by_kind(mask: Mask | None) -> dict[str, list]:
 
 
 def check(mask: Mask | None, batch: int, queries: int, keys: int) -> None:
-  """Raises ValueError for an array of another shape than its kind has, or one that is no integer."""
+  """Raises ValueError for an array that has not the shape of its kind or is no integers."""
   shapes = {"row": (batch,), "query": (batch, queries), "key": (batch, keys)}
   for kind, leaf in zip(kinds(mask), jax.tree.leaves(mask), strict=True):
     if leaf.shape != shapes[kind] or not jnp.issubdtype(leaf.dtype, jnp.integer):

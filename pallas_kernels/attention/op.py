@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from pallas_kernels.attention import masks, plain, reference, tpu
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
+from pallas_kernels.dispatch import tpu_or_plain
 
 Backend = Literal["reference", "tpu", "interpret", "races"]
 
@@ -31,9 +32,8 @@ def attention(
 ) -> jax.Array:
   """Softmax attention; a query that sees no key gets 0, and gives no gradient.
 
-  Scores are scale * q . k + bias, then, with a soft cap c, c * tanh(score / c), then masked. On a
-  mesh call it under `jax.shard_map` over batch or heads where it runs on TPUs: a kernel is not
-  split by XLA.
+  Scores are scale * q . k + bias, then, with a soft cap c, c * tanh(score / c), then masked. On
+  several TPUs the kernel runs within a `jax.shard_map`, over batch or heads for instance.
 
   Args:
     q: `[B, Tq, H, D]`, any float type.
@@ -43,7 +43,8 @@ def attention(
     bias: `[1 or B, 1 or H, Tq, Tk]`, with a gradient; or `Alibi`, which takes no memory.
     scale: of the products; D ** -0.5 if None.
     soft_cap: as above; None for none.
-    backend: None picks one for each platform: the kernel on TPU, blocks in plain JAX elsewhere.
+    backend: None picks one for each platform: the kernel on TPU, blocks in plain JAX elsewhere;
+      see `pallas_kernels.dispatch`.
 
   Returns:
     `[B, Tq, H, D]` in the type of `q`.
@@ -76,9 +77,8 @@ def _attention_fwd(q, k, v, bias, mask, rule, backend):
 
 
 def _attention_bwd(rule, backend, residuals, dy):
-  dq, dk, dv, dbias = _on(backend, "backward", rule, *residuals, dy)
-  if isinstance(residuals[3], Alibi):
-    dbias = jax.tree.map(jnp.zeros_like, residuals[3])
+  dq, dk, dv, *dbias = _on(backend, "backward", rule, *residuals, dy)
+  dbias = dbias[0] if dbias else None
   return dq, dk, dv, dbias, None
 
 
@@ -86,11 +86,24 @@ _attention.defvjp(_attention_fwd, _attention_bwd)
 
 
 def _on(backend, name, rule, *args):
-  blocks = functools.partial(getattr(plain, name), rule=rule)
-  kernel = functools.partial(getattr(tpu, name), rule=rule)
-  if backend is None:
-    return jax.lax.platform_dependent(*args, tpu=kernel, default=blocks)
-  return kernel(*args, interpret=tpu.INTERPRET[backend])
+  if backend is not None:
+    return getattr(tpu, name)(*args, rule=rule, interpret=tpu.INTERPRET[backend])
+  arrays, structure = jax.tree.flatten(args)
+  return tpu_or_plain(*_forms(name, rule, structure), *arrays)
+
+
+@functools.cache
+def _forms(name, rule, structure):
+  """Kernel and plain form on flat arrays; cached, so that one program serves equal calls."""
+
+  def form(module):
+    def run(*arrays):
+      out = getattr(module, name)(*jax.tree.unflatten(structure, arrays), rule=rule)
+      return tuple(x for x in out if x is not None)
+
+    return run
+
+  return form(tpu), form(plain)
 
 
 def _check(q, k, v, mask, bias):

@@ -53,7 +53,7 @@ def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule):
   k_heads, v_heads = _heads(k), _heads(v)
   dk, dv = (jnp.zeros(x.shape, jnp.float32) for x in (k_heads, v_heads))
   dense = bias is not None and not isinstance(bias, Alibi)
-  dbias = jnp.zeros(bias.shape, jnp.float32) if dense else None
+  dbias = jnp.zeros(bias.shape if dense else (), jnp.float32)
   delta = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1, keepdims=True)
   dqs = []
   for block in _blocks(q, k, mask):
@@ -74,8 +74,7 @@ def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule):
     dk = dk.at[:, :, columns].add(_product(ds, queries, 2, 2))
     dqs.append(_ungrouped(_product(ds, keys, 3, 2), q))
   dk, dv = (jnp.swapaxes(x, 1, 2).astype(k.dtype) for x in (dk, dv))
-  dbias = dbias.astype(bias.dtype) if dense else None
-  return jnp.concatenate(dqs, axis=1), dk, dv, dbias
+  return jnp.concatenate(dqs, axis=1), dk, dv, dbias.astype(bias.dtype) if dense else None
 
 
 def _blocks(q, k, mask):
@@ -90,7 +89,7 @@ def _blocks(q, k, mask):
 
 
 def _scores(queries, keys, bias, mask, block, rule):
-  """float32 scores [B, H/G, G * Tq, Tk], -inf where nothing is seen, and tanh(...) of a soft cap."""
+  """float32 scores [B, H/G, G * Tq, Tk], -inf where unseen, and tanh(...) of a soft cap."""
   scores = _product(queries, keys, 3, 3) * rule.scale
   shape, steps = scores.shape, block.queries[1] - block.queries[0]
   by_head = shape[0], shape[1], shape[2] // steps, steps, shape[3]

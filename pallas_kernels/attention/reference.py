@@ -15,7 +15,7 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Rule(NamedTuple):
-  """What is static: scores are cap * tanh((scale * q . k + bias) / cap), without the cap if None."""
+  """Scores are cap * tanh((scale * q . k + bias) / cap), or without the cap if it is None."""
 
   scale: float
   soft_cap: float | None

@@ -17,8 +17,11 @@ from jax.experimental.pallas import tpu as pltpu
 from pallas_kernels.attention import masks
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
+from pallas_kernels.dispatch import shape_like
 
 BLOCK = 512
+# The last grid dimension adds up; the others may go to two cores.
+ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel", "arbitrary"))
 INTERPRET = {
   "tpu": False,
   "interpret": True,
@@ -27,7 +30,7 @@ INTERPRET = {
 
 
 class Plan(NamedTuple):
-  """Static facts of a call: true lengths, lengths in blocks, block sizes, and query heads a key head."""
+  """Static facts of a call: lengths, block sizes, and how many query heads share a key head."""
 
   queries: int
   keys: int
@@ -50,8 +53,8 @@ def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
   call = pl.pallas_call(
     functools.partial(_forward_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
     out_shape=(
-      jax.ShapeDtypeStruct(q.shape, q.dtype),
-      jax.ShapeDtypeStruct((*q.shape[:3], 1), jnp.float32),
+      shape_like(q, q.shape, q.dtype),
+      shape_like(q, (*q.shape[:3], 1), jnp.float32),
     ),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
@@ -69,7 +72,8 @@ def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
         pltpu.VMEM((plan.rows, features), jnp.float32),
       ],
     ),
-    compiler_params=_order(3),
+    compiler_params=ORDER,
+    cost_estimate=_cost(plan, q, 2, (q, k, v, q)),
     interpret=interpret,
   )
   y, lse = call(*_scalars(bias, mask), q, k, v, _arrays(bias, mask, plan))
@@ -103,14 +107,12 @@ def _backward_queries(args, plan, rule, side, mask, interpret):
   block = pl.BlockSpec((1, 1, plan.rows, features), query)
   keys = pl.BlockSpec((1, 1, plan.columns, features), key)
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
-  shapes = [jax.ShapeDtypeStruct(q.shape, q.dtype)]
+  shapes = [shape_like(q, q.shape, q.dtype)]
   outs = [block]
   if side.dense is not None:
     columns = plan.blocks[1] * plan.columns
-    shapes.append(jax.ShapeDtypeStruct((batch, heads, rows, columns), jnp.float32))
-    outs.append(
-      pl.BlockSpec((1, 1, plan.rows, plan.columns), lambda b, h, i, j, *_: (b, h, i, j))
-    )
+    shapes.append(shape_like(q, (batch, heads, rows, columns), jnp.float32))
+    outs.append(pl.BlockSpec((1, 1, plan.rows, plan.columns), lambda b, h, i, j, *_: (b, h, i, j)))
   call = pl.pallas_call(
     functools.partial(_queries_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
     out_shape=shapes,
@@ -121,7 +123,8 @@ def _backward_queries(args, plan, rule, side, mask, interpret):
       out_specs=outs,
       scratch_shapes=[pltpu.VMEM((plan.rows, features), jnp.float32)],
     ),
-    compiler_params=_order(3),
+    compiler_params=ORDER,
+    cost_estimate=_cost(plan, q, 3, (*args[2:6], q)),
     interpret=interpret,
   )
   out = call(*args)
@@ -137,7 +140,7 @@ def _backward_keys(args, plan, rule, side, mask, interpret):
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
   call = pl.pallas_call(
     functools.partial(_keys_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
-    out_shape=[jax.ShapeDtypeStruct(k.shape, k.dtype)] * 2,
+    out_shape=[shape_like(k, k.shape, k.dtype)] * 2,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(batch, heads, plan.blocks[1], plan.group * plan.blocks[0]),
@@ -145,7 +148,8 @@ def _backward_keys(args, plan, rule, side, mask, interpret):
       out_specs=[keys, keys],
       scratch_shapes=[pltpu.VMEM((plan.columns, features), jnp.float32)] * 2,
     ),
-    compiler_params=_order(3),
+    compiler_params=ORDER,
+    cost_estimate=_cost(plan, args[2], 4, (*args[2:6], k, k)),
     interpret=interpret,
   )
   return call(*args)
@@ -213,7 +217,7 @@ def _queries_kernel(
   if ds_ref is not None:
 
     @pl.when(jnp.logical_not(touches))
-    def _():
+    def clear():
       ds_ref[0, 0] = jnp.zeros_like(ds_ref[0, 0])
 
   @pl.when(j == plan.blocks[1] - 1)
@@ -317,9 +321,14 @@ def _plan(q, k):
   return Plan(q.shape[1], k.shape[1], rows, columns, q.shape[2] // k.shape[2])
 
 
-def _order(parallel):
-  return pltpu.CompilerParams(
-    dimension_semantics=(*["parallel"] * parallel, *["arbitrary"] * (4 - parallel))
+def _cost(plan, q, products, arrays):
+  """What XLA is told, as if the mask hid nothing and each array were moved once."""
+  batch, heads, _, features = q.shape
+  scores = batch * heads * plan.queries * plan.keys
+  return pl.CostEstimate(
+    flops=2 * products * scores * features,
+    transcendentals=scores,
+    bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
   )
 
 
@@ -344,9 +353,9 @@ def _product(a, b, axis_a, axis_b):
 def _scalars(bias, mask):
   rows = [x.astype(jnp.int32) for x in masks.leaves_by_kind(mask)["row"]]
   # An empty operand cannot be prefetched.
-  rows = jnp.stack(rows) if rows else jnp.zeros((1, 1), jnp.int32)
+  stacked = jnp.stack(rows) if rows else jnp.zeros((1, 1), jnp.int32)
   slopes = bias.slopes.astype(jnp.float32) if isinstance(bias, Alibi) else jnp.zeros(1)
-  return rows, slopes
+  return stacked, slopes
 
 
 def _arrays(bias, mask, plan):
@@ -357,7 +366,7 @@ def _arrays(bias, mask, plan):
   def fill(x, width):
     return jnp.pad(x.astype(jnp.int32), ((0, 0), (0, width)), constant_values=-1)
 
-  arrays = {
+  arrays: dict = {
     "query": [fill(x, rows)[:, :, None] for x in found["query"]],
     "key": [fill(x, columns)[:, None] for x in found["key"]],
   }
@@ -368,13 +377,11 @@ def _arrays(bias, mask, plan):
 
 def _specs(plan, side, place):
   """Blocks of `_arrays` where `place` gives (b, h, i, j) of a grid step."""
-  specs = {
-    "query": [
-      pl.BlockSpec((1, plan.rows, 1), lambda *g: (place(*g)[0], place(*g)[2], 0))
-    ] * side.query_ids,
-    "key": [
-      pl.BlockSpec((1, 1, plan.columns), lambda *g: (place(*g)[0], 0, place(*g)[3]))
-    ] * side.key_ids,
+  specs: dict = {
+    "query": [pl.BlockSpec((1, plan.rows, 1), lambda *g: (place(*g)[0], place(*g)[2], 0))]
+    * side.query_ids,
+    "key": [pl.BlockSpec((1, 1, plan.columns), lambda *g: (place(*g)[0], 0, place(*g)[3]))]
+    * side.key_ids,
   }
   if side.dense is not None:
 

@@ -57,7 +57,7 @@ def by_hand(name, b, i, j):
     "arrow": q != -1 and k != -1 and (q == k or q == 0 or k == 0),
   }
   see["both"] = see["window"] and see["lengths"]
-  see["either"] = see["chunked"] and see["causal"] or see["segments"] and see["lengths"]
+  see["either"] = (see["chunked"] and see["causal"]) or (see["segments"] and see["lengths"])
   return see[name]
 
 
@@ -80,7 +80,7 @@ def test_a_mask_is_what_its_docstring_says_and_its_bounds_hold_it(name):
 
 
 def test_uni_encoders_example():
-  # A history of 3, candidates of 2 and 3, padded to 10: 52 pairs with the arrow, 22 on the diagonal.
+  # A history of 3, candidates of 2 and 3, padded to 10: 52 pairs seen, 22 without the history.
   row = np.array([[0, 0, 0, 1, 1, 2, 2, 2, -1, -1]], np.int32)
   assert masks.dense(Arrow(row, row), (0, 10), (0, 10)).sum() == 52
   assert masks.dense(Segments(row, row), (0, 10), (0, 10)).sum() == 22

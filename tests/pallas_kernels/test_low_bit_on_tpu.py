@@ -1,0 +1,31 @@
+"""The low-bit and attention kernels at real sizes, compiled for four TPU generations."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tpu_topologies as topologies
+
+from pallas_kernels import Alibi, Chunked, Lengths, Segments, attention
+
+pytestmark = pytest.mark.xdist_group("tpu")
+
+shape = jax.ShapeDtypeStruct
+everywhere = pytest.mark.parametrize("generation", topologies.GENERATIONS)
+
+
+@everywhere
+def test_attention_and_its_gradient(generation):
+  q, k = (shape((1, 4096, heads, 128), jnp.bfloat16) for heads in (16, 4))
+  ids = shape((1, 4096), jnp.int32)
+  mask = Chunked(160, 2) & Lengths(shape((1,), jnp.int32)) | Segments(ids, ids)
+  slopes = shape((16,), jnp.float32)
+
+  def loss(q, k, v, mask, slopes):
+    y = attention(q, k, v, mask=mask, bias=Alibi(slopes), soft_cap=50.0)
+    return y.astype(jnp.float32).sum()
+
+  grad = jax.grad(loss, argnums=(0, 1, 2))
+  compiled = topologies.compile_for(generation, grad, q, k, k, mask, slopes)
+  assert len(topologies.kernels(compiled)) == 3
+  # No matrix of scores: one in bfloat16 would take 512 MB.
+  assert compiled.memory_analysis().temp_size_in_bytes < 128e6
