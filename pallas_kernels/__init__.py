@@ -26,4 +26,16 @@ from pallas_kernels.attention import (
   rotary as rotary,
   t5_bias as t5_bias,
 )
+from pallas_kernels.decode_attention import (
+  Pages as Pages,
+  decode_attention as decode_attention,
+  quantize_pages as quantize_pages,
+)
 from pallas_kernels.nearest_code import nearest_code as nearest_code
+from pallas_kernels.quant_matmul import (
+  additive_dequantize as additive_dequantize,
+  additive_matmul as additive_matmul,
+  quant_matmul as quant_matmul,
+  ternary_matmul as ternary_matmul,
+  ternary_weights as ternary_weights,
+)

@@ -1,11 +1,21 @@
 """The low-bit and attention kernels at real sizes, compiled for four TPU generations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 import tpu_topologies as topologies
 
-from pallas_kernels import Alibi, Chunked, Lengths, Segments, attention
+from pallas_kernels import (
+  Alibi,
+  Chunked,
+  Lengths,
+  Segments,
+  attention,
+  decode_attention,
+  quantize_pages,
+)
 
 pytestmark = pytest.mark.xdist_group("tpu")
 
@@ -29,3 +39,20 @@ def test_attention_and_its_gradient(generation):
   assert len(topologies.kernels(compiled)) == 3
   # No matrix of scores: one in bfloat16 would take 512 MB.
   assert compiled.memory_analysis().temp_size_in_bytes < 128e6
+
+
+@everywhere
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_decode_attention(generation, bits):
+  make = functools.partial(quantize_pages, bits=bits, key_group=64, value_group=64)
+  page = shape((512, 256, 8, 128), jnp.bfloat16)
+  pages = jax.eval_shape(make, page, page)
+  args = (
+    shape((16, 32, 128), jnp.bfloat16),
+    pages,
+    *(shape(s, jnp.int32) for s in ((16, 32), (16,))),
+  )
+  compiled = topologies.compile_for(generation, decode_attention, *args)
+  assert len(topologies.kernels(compiled)) == 1
+  # Neither floats nor unpacked codes: the pages have 134 million of them.
+  assert compiled.memory_analysis().temp_size_in_bytes < 10e6
