@@ -53,7 +53,7 @@ def additive_matmul(
     ValueError: if shapes do not fit.
   """
   _check(codes, codebooks, scales)
-  out, into, number = codes.shape
+  out, into = codes.shape[:2]
   _, entries, rows, columns = codebooks.shape
   if x.ndim < 1 or x.shape[-1] != into * columns:
     raise ValueError(f"x {x.shape} does not fit codes {codes.shape} of tiles {rows} x {columns}")

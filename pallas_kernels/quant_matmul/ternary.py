@@ -5,11 +5,15 @@ features: the result is the same in any order and on any device.
 Source: Ma et al., https://arxiv.org/abs/2402.17764, section 2.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels.affine_quant import pack_bits
-from pallas_kernels.quant_matmul.op import Backend, _matmul, check
+from pallas_kernels.dispatch import tpu_or_plain
+from pallas_kernels.quant_matmul import reference, tpu
+from pallas_kernels.quant_matmul.op import Backend, check
 from pallas_kernels.quant_matmul.reference import INTERLEAVE
 
 # BitNet's floor of a scale, which keeps a row of zeros from dividing by it.
@@ -57,8 +61,39 @@ def ternary_matmul(
   step = jnp.maximum(size, EPSILON) / 127
   steps = rows / step
   steps = steps + jax.lax.stop_gradient(jnp.clip(jnp.round(steps), -128, 127) - steps)
-  # Whole numbers to 256 are exact in bfloat16.
-  one = jnp.ones((1, 1), jnp.float32)
-  sums = _matmul(steps.astype(jnp.bfloat16), words, one, None, 2, backend)
-  y = sums * step * scale
+  y = _sums(steps, words, backend) * step * scale
   return y.astype(x.dtype).reshape(*x.shape[:-1], words.shape[1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _sums(steps, words, backend):
+  """float32 [M, N] of whole numbers [M, K] times signs. Gradient: that of the plain product."""
+  if 0 in (*steps.shape, words.shape[1]) or backend == "reference":
+    return _plain(steps, words)[0]
+  if backend is None:
+    return tpu_or_plain(_kernel, _plain, steps, words)[0]
+  return _kernel(steps, words, interpret=tpu.INTERPRET[backend])[0]
+
+
+def _plain(steps, words):
+  one = jnp.ones((1, 1), jnp.float32)
+  return (reference.quant_matmul(steps, words, one, None, bits=2),)
+
+
+def _kernel(steps, words, interpret=False):
+  # Whole numbers to 256 are exact in bfloat16.
+  one, steps = jnp.ones((1, 1), jnp.float32), steps.astype(jnp.bfloat16)
+  return (tpu.quant_matmul(steps, words, one, None, bits=2, interpret=interpret),)
+
+
+def _sums_fwd(steps, words, backend):
+  return _sums(steps, words, backend), (steps, words)
+
+
+def _sums_bwd(backend, residuals, dy):
+  del backend
+  steps, words = residuals
+  return *jax.vjp(lambda steps: _plain(steps, words)[0], steps)[1](dy), None
+
+
+_sums.defvjp(_sums_fwd, _sums_bwd)

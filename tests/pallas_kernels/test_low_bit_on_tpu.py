@@ -14,7 +14,9 @@ from pallas_kernels import (
   Segments,
   attention,
   decode_attention,
+  quant_matmul,
   quantize_pages,
+  ternary_matmul,
 )
 
 pytestmark = pytest.mark.xdist_group("tpu")
@@ -56,3 +58,24 @@ def test_decode_attention(generation, bits):
   assert len(topologies.kernels(compiled)) == 1
   # Neither floats nor unpacked codes: the pages have 134 million of them.
   assert compiled.memory_analysis().temp_size_in_bytes < 10e6
+
+
+@everywhere
+@pytest.mark.parametrize(("bits", "rows"), [(8, 1), (4, 1), (4, 4096), (2, 16)])
+def test_quant_matmul(generation, bits, rows):
+  f = functools.partial(quant_matmul, bits=bits)
+  scale = shape((8192 // 128, 4096), jnp.float32)
+  words = shape((8192 * bits // 32, 4096), jnp.int32)
+  compiled = topologies.compile_for(
+    generation, f, shape((rows, 8192), jnp.bfloat16), words, scale, scale
+  )
+  assert len(topologies.kernels(compiled)) == 1
+  # No weights as floats: 67 MB in bfloat16. The product is float32 first.
+  assert compiled.memory_analysis().temp_size_in_bytes < 1e6 + rows * 4096 * 4
+
+
+@everywhere
+def test_ternary_matmul(generation):
+  args = shape((16, 4096), jnp.bfloat16), shape((256, 4096), jnp.int32), shape((1, 1), jnp.float32)
+  compiled = topologies.compile_for(generation, ternary_matmul, *args)
+  assert len(topologies.kernels(compiled)) == 1
