@@ -7,10 +7,12 @@ from pallas_kernels.affine_quant import (
   affine_dequantize as affine_dequantize,
   affine_quantize as affine_quantize,
   affine_range as affine_range,
+  dequantize_words as dequantize_words,
   fake_quant as fake_quant,
   lsq as lsq,
   lsq_scale as lsq_scale,
   pack_bits as pack_bits,
+  quantize_words as quantize_words,
   unpack_bits as unpack_bits,
 )
 from pallas_kernels.attention import (

@@ -15,3 +15,7 @@ from pallas_kernels.affine_quant.through import (
   lsq as lsq,
   lsq_scale as lsq_scale,
 )
+from pallas_kernels.affine_quant.words import (
+  dequantize_words as dequantize_words,
+  quantize_words as quantize_words,
+)

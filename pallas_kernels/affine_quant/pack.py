@@ -43,20 +43,8 @@ def pack_bits(codes: jax.Array, bits: int, *, axis: int = -1, interleave: int = 
   run = run_length(bits, interleave)
   codes = jnp.moveaxis(codes, axis, 0)
   length, rest = codes.shape[0], codes.shape[1:]
-  codes = codes.astype(jnp.int32).astype(jnp.uint32) & ((1 << bits) - 1)
-  codes = jnp.pad(codes, [(0, -length % run), *[(0, 0)] * len(rest)])
-  parts: list[jax.Array] = []
-  shift = 0
-  for width in reversed(planes(bits)):
-    fields = 32 // width
-    part = codes >> shift & ((1 << width) - 1)
-    part = part.reshape(codes.shape[0] // (fields * interleave), fields, interleave, *rest)
-    # The fields do not overlap, so that their sum is their union.
-    word = (part << shifts(fields, width, part.ndim).astype(jnp.uint32)).sum(1, dtype=jnp.uint32)
-    parts.insert(0, word.reshape(codes.shape[0] // run, run // fields, *rest))
-    shift += width
-  words = jax.lax.bitcast_convert_type(jnp.concatenate(parts, axis=1), jnp.int32)
-  return jnp.moveaxis(words.reshape(codes.shape[0] // run * run * bits // 32, *rest), 0, axis)
+  codes = jnp.pad(codes.astype(jnp.int32), [(0, -length % run), *[(0, 0)] * len(rest)])
+  return jnp.moveaxis(words_of(codes, bits, interleave), 0, axis)
 
 
 def unpack_bits(
@@ -85,6 +73,23 @@ def unpack_bits(
   if signed:
     codes = codes << 32 - bits >> 32 - bits
   return jnp.moveaxis(codes, 0, axis)
+
+
+def words_of(codes: jax.Array, bits: int, interleave: int) -> jax.Array:
+  """Words of whole runs of int32 codes along the first axis; it lowers inside a kernel, too."""
+  run, rest = run_length(bits, interleave), codes.shape[1:]
+  count = codes.shape[0] // run
+  parts: list[jax.Array] = []
+  shift = 0
+  for width in reversed(planes(bits)):
+    fields = 32 // width
+    part = codes >> shift & ((1 << width) - 1)
+    part = part.reshape(count * run // (fields * interleave), fields, interleave, *rest)
+    # The fields do not overlap, so that their sum is their union.
+    word = (part << shifts(fields, width, part.ndim)).sum(1)
+    parts.insert(0, word.reshape(count, run // fields, *rest))
+    shift += width
+  return jnp.concatenate(parts, axis=1).reshape(count * run * bits // 32, *rest)
 
 
 def shifts(fields: int, width: int, ndim: int) -> jax.Array:

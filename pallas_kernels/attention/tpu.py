@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.affine_quant.tpu import INTERPRET as INTERPRET
 from pallas_kernels.attention import masks
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
@@ -22,11 +23,6 @@ from pallas_kernels.dispatch import shape_like
 BLOCK = 512
 # The last grid dimension adds up; the others may go to two cores.
 ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel", "arbitrary"))
-INTERPRET = {
-  "tpu": False,
-  "interpret": True,
-  "races": pltpu.InterpretParams(detect_races=True),
-}
 
 
 class Plan(NamedTuple):

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from pallas_kernels.affine_quant.op import limits
 from pallas_kernels.affine_quant.pack import num_words
+from pallas_kernels.affine_quant.tiles import INTERLEAVE
 from pallas_kernels.dispatch import tpu_or_plain
 from pallas_kernels.quant_matmul import reference, tpu
-from pallas_kernels.quant_matmul.reference import INTERLEAVE
 
 Backend = Literal["reference", "tpu", "interpret", "races"]
 

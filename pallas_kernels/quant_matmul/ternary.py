@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.affine_quant import pack_bits
+from pallas_kernels.affine_quant.tiles import INTERLEAVE
 from pallas_kernels.dispatch import tpu_or_plain
 from pallas_kernels.quant_matmul import reference, tpu
 from pallas_kernels.quant_matmul.op import Backend, check
-from pallas_kernels.quant_matmul.reference import INTERLEAVE
 
 # BitNet's floor of a scale, which keeps a row of zeros from dividing by it.
 EPSILON = 1e-5

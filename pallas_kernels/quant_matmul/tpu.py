@@ -5,18 +5,16 @@ rounded weights beside it some 5 MB of VMEM, while the words that come in are 0.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.affine_quant.pack import fields_of, run_length
-from pallas_kernels.attention.tpu import INTERPRET as INTERPRET
+from pallas_kernels.affine_quant.tiles import by_tile, codes_of, dequantized, scale_spec, tiles
+from pallas_kernels.affine_quant.tpu import INTERPRET as INTERPRET
 from pallas_kernels.dispatch import shape_like
 from pallas_kernels.quant_matmul import reference
-from pallas_kernels.quant_matmul.reference import INTERLEAVE
 
 # Rows of x, weights' rows (features) and columns of a tile at most.
 ROWS, FEATURES, COLUMNS = 256, 1024, 512
@@ -25,34 +23,24 @@ ROWS, FEATURES, COLUMNS = 256, 1024, 512
 def quant_matmul(x, words, scale, offset, *, bits: int, interpret=False):
   """As `reference.quant_matmul`."""
   (rows, length), columns = x.shape, words.shape[1]
-  groups = scale.shape[0]
-  group, run = length // groups, run_length(bits, INTERLEAVE)
-  if groups > 1 and group % 8:
-    # A group would begin inside a register.
+  plan = tiles(length, scale.shape[0], bits, FEATURES)
+  if plan is None:
     return reference.quant_matmul(x, words, scale, offset, bits=bits)
-  unit = run if groups == 1 else math.lcm(run, group)
-  depth = min(unit * max(FEATURES // unit, 1), -(-length // unit) * unit)
-  steps = -(-length // depth)
-  fill = steps * depth - length
   # x is zero where the weights have no row, so that any scale will do there.
-  x = jnp.pad(x, ((0, 0), (0, fill)))
-  words = jnp.pad(words, ((0, steps * depth * bits // 32 - words.shape[0]), (0, 0)))
-  here = 1 if groups == 1 else depth // group
-  sides = [_groups(s, steps, here, columns) for s in (scale, offset) if s is not None]
+  x = jnp.pad(x, ((0, 0), (0, plan.length - length)))
+  words = jnp.pad(words, ((0, plan.length * bits // 32 - words.shape[0]), (0, 0)))
+  sides = [by_tile(s, plan) for s in (scale, offset) if s is not None]
   tile_rows, tile_columns = min(ROWS, rows), min(COLUMNS, columns)
-  grid = -(-rows // tile_rows), -(-columns // tile_columns), steps
-  side = pl.BlockSpec(
-    (1, here, tile_columns),
-    (lambda m, n, k: (0, 0, n)) if groups == 1 else (lambda m, n, k: (k, 0, n)),
-  )
+  grid = -(-rows // tile_rows), -(-columns // tile_columns), plan.steps
+  side_specs = [scale_spec(s, plan, tile_columns, lambda m, n, k: (k, n)) for s in sides]
   call = pl.pallas_call(
-    functools.partial(_kernel, bits=bits, signed=offset is None),
+    functools.partial(_kernel, bits=bits),
     out_shape=shape_like(x, (rows, columns), jnp.float32),
     grid=grid,
     in_specs=[
-      pl.BlockSpec((tile_rows, depth), lambda m, n, k: (m, k)),
-      pl.BlockSpec((depth * bits // 32, tile_columns), lambda m, n, k: (k, n)),
-      *[side] * len(sides),
+      pl.BlockSpec((tile_rows, plan.depth), lambda m, n, k: (m, k)),
+      pl.BlockSpec((plan.depth * bits // 32, tile_columns), lambda m, n, k: (k, n)),
+      *side_specs,
     ],
     out_specs=pl.BlockSpec((tile_rows, tile_columns), lambda m, n, k: (m, n)),
     compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
@@ -68,35 +56,20 @@ def quant_matmul(x, words, scale, offset, *, bits: int, interpret=False):
   return call(x, words, *sides)
 
 
-def _groups(s, steps, here, columns):
-  """Scales [steps or 1, groups of a step, N], zero past the last group."""
-  s = jnp.broadcast_to(s, (s.shape[0], columns))
-  count = here if s.shape[0] == 1 else steps * here
-  return jnp.pad(s, ((0, count - s.shape[0]), (0, 0))).reshape(-1, here, columns)
-
-
-def _kernel(x_ref, words_ref, scale_ref, *refs, bits, signed):
+def _kernel(x_ref, words_ref, scale_ref, *refs, bits):
   *offset_ref, y_ref = refs
 
   @pl.when(pl.program_id(2) == 0)
   def _():
     y_ref[...] = jnp.zeros_like(y_ref)
 
-  codes = fields_of(words_ref[...], bits, INTERLEAVE)
-  if signed:
-    codes = codes << 32 - bits >> 32 - bits
-  depth, columns = codes.shape
-  scale = scale_ref[0]
-  w = codes.astype(jnp.float32).reshape(scale.shape[0], depth // scale.shape[0], columns)
-  w = w * scale.astype(jnp.float32)[:, None]
-  if offset_ref:
-    w = w + offset_ref[0][0].astype(jnp.float32)[:, None]
+  codes = codes_of(words_ref[...], bits, signed=not offset_ref)
+  offset = offset_ref[0][0] if offset_ref else None
   x = x_ref[...]
-  precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
   y_ref[...] += jax.lax.dot_general(
     x,
-    w.reshape(depth, columns).astype(x.dtype),
+    dequantized(codes, scale_ref[0], offset).astype(x.dtype),
     (((1,), (0,)), ((), ())),
-    precision=precision,
+    precision=jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
     preferred_element_type=jnp.float32,
   )

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,15 @@ from pallas_kernels import (
   affine_dequantize,
   affine_quantize,
   affine_range,
+  dequantize_words,
   fake_quant,
   lsq,
   lsq_scale,
   pack_bits,
+  quantize_words,
   unpack_bits,
 )
-from pallas_kernels.affine_quant import num_words
+from pallas_kernels.affine_quant import num_words, tpu
 
 # A tensor, channels, groups of four rows, tokens.
 BLOCKS = {"tensor": (None, None), "channel": (None, 1), "group": (4, 1), "token": (1, None)}
@@ -99,6 +103,53 @@ def test_no_codes_fill_no_words():
   assert pack_bits(np.zeros((8, 0), np.int8), 4, axis=0).shape == (1, 0)
 
 
+# Ragged against tiles of 128 x 128, with the bits that need two planes among them.
+WORDS = [
+  (384, 200, 4, (32, 1), False),
+  (350, 130, 3, (None, None), True),
+  (350, 130, 2, (1, None), False),
+]
+
+
+@pytest.mark.parametrize(("length", "columns", "bits", "block", "symmetric"), WORDS)
+def test_kernels_pack_and_unpack_as_the_plain_form(
+  length, columns, bits, block, symmetric, monkeypatch
+):
+  monkeypatch.setattr(tpu, "DEPTH", 128)
+  monkeypatch.setattr(tpu, "COLUMNS", 128)
+
+  @jax.jit
+  def run(x):
+    scale, offset = affine_range(x, block, bits=bits, symmetric=symmetric)
+    words = pack_bits(affine_quantize(x, scale, offset, bits=bits), bits, axis=0, interleave=8)
+    got = []
+    for backend in ("interpret", None):
+      ours = quantize_words(x, scale, offset, bits=bits, backend=backend)
+      f = functools.partial(dequantize_words, words, length=length, bits=bits, backend=backend)
+      back, backward = jax.vjp(f, scale, offset)
+      got.append((ours, back, backward(jnp.ones_like(back))))
+    codes = affine_quantize(x, scale, offset, bits=bits)
+    plain, backward = jax.vjp(lambda s, o: affine_dequantize(codes, s, o), scale, offset)
+    return (words, plain, backward(jnp.ones_like(plain))), got
+
+  right, got = run(normal(length, columns))
+  for words, back, grads in got:
+    np.testing.assert_array_equal(words, right[0])
+    np.testing.assert_allclose(back, right[1], atol=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(right[2]), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_no_tile_of_words_races_another(monkeypatch, capfd):
+  monkeypatch.setattr(tpu, "DEPTH", 128)
+  monkeypatch.setattr(tpu, "COLUMNS", 128)
+  x, one = normal(256, 130), np.full((1, 1), 0.5, np.float32)
+  words = quantize_words(x, one, bits=4, backend="races")
+  back = dequantize_words(words, one, length=256, bits=4, backend="races")
+  np.testing.assert_array_equal(back, np.clip(np.round(x / 0.5), -8, 7) * 0.5)
+  assert "RACE" not in capfd.readouterr().out
+
+
 def test_straight_through_passes_what_is_not_clipped():
   x = np.array([[-9.0, -4.4, -0.2, 3.4, 3.6, 9.0]], np.float32)
   scale = np.ones((1, 1), np.float32)
@@ -150,6 +201,8 @@ def test_bad_input_is_named():
     (lambda: pack_bits(x.astype(int), 9), "got 9"),
     (lambda: unpack_bits(x.astype(int), 9, 4), r"fill 2 words, got 4 of \(6, 4\)"),
     (lambda: unpack_bits(x, 32, 4), "must be int32"),
+    (lambda: quantize_words(x, jnp.ones((4, 1)), bits=4), r"\(4, 1\) do not fit weights \(6, 4\)"),
+    (lambda: dequantize_words(x.astype(int), x, length=9, bits=4), r"fill 8 words, got \(6, 4\)"),
   ]:
     with pytest.raises(ValueError, match=message):
       call()

@@ -14,8 +14,10 @@ from pallas_kernels import (
   Segments,
   attention,
   decode_attention,
+  dequantize_words,
   quant_matmul,
   quantize_pages,
+  quantize_words,
   ternary_matmul,
 )
 
@@ -79,3 +81,18 @@ def test_ternary_matmul(generation):
   args = shape((16, 4096), jnp.bfloat16), shape((256, 4096), jnp.int32), shape((1, 1), jnp.float32)
   compiled = topologies.compile_for(generation, ternary_matmul, *args)
   assert len(topologies.kernels(compiled)) == 1
+
+
+@everywhere
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_packing_and_unpacking_move_each_byte_once(generation, bits):
+  length, columns = 4096, 4096
+  side = shape((length // 128, columns), jnp.float32)
+  x = shape((length, columns), jnp.bfloat16)
+  words = shape((length * bits // 32, columns), jnp.int32)
+  pack = functools.partial(quantize_words, bits=bits)
+  unpack = functools.partial(dequantize_words, length=length, bits=bits, dtype=jnp.bfloat16)
+  for f, array in ((pack, x), (unpack, words)):
+    compiled = topologies.compile_for(generation, f, array, side, side)
+    assert len(topologies.kernels(compiled)) == 1
+    assert compiled.memory_analysis().temp_size_in_bytes < 2e6
