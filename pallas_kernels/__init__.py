@@ -33,7 +33,11 @@ from pallas_kernels.decode_attention import (
   decode_attention as decode_attention,
   quantize_pages as quantize_pages,
 )
-from pallas_kernels.nearest_code import nearest_code as nearest_code
+from pallas_kernels.dequantize import dequantize as dequantize
+from pallas_kernels.nearest_code import (
+  nearest_code as nearest_code,
+  sharded_nearest_code as sharded_nearest_code,
+)
 from pallas_kernels.quant_matmul import (
   additive_dequantize as additive_dequantize,
   additive_matmul as additive_matmul,
@@ -41,3 +45,4 @@ from pallas_kernels.quant_matmul import (
   ternary_matmul as ternary_matmul,
   ternary_weights as ternary_weights,
 )
+from pallas_kernels.residual_quantize import residual_quantize as residual_quantize

@@ -1,9 +1,10 @@
-"""A TPU kernel where the compiler can place one, plain JAX everywhere else.
+"""The form of an op that fits where it runs: a TPU kernel, a loop for one CPU, or plain JAX.
 
 `jax.lax.platform_dependent` chooses by platform alone. That is not enough: XLA cannot split a
 Mosaic kernel over devices, so on several TPU chips a program that leaves its sharding to the
-compiler would not compile. This primitive chooses when it is lowered, where both are known: the
-kernel for one TPU device and within a `jax.shard_map` over every axis of the mesh, else plain JAX.
+compiler would not compile, and a loop over slices of a sharded array would run on every device
+whole. This primitive chooses when it is lowered, where both are known: the form of the platform for
+one device and within a `jax.shard_map` over every axis of the mesh, else plain JAX.
 """
 
 import functools
@@ -14,10 +15,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 
-def tpu_or_plain(kernel: Callable, plain: Callable, *arrays: jax.Array):
-  """`kernel(*arrays)` where a TPU kernel can run, `plain(*arrays)` elsewhere.
+def dispatch(
+  *arrays: jax.Array, plain: Callable, tpu: Callable | None = None, cpu: Callable | None = None
+):
+  """`tpu(*arrays)` or `cpu(*arrays)` on one such device, `plain(*arrays)` elsewhere.
 
-  Both take arrays and return a tuple of arrays of the same shapes and types. The gradient is the
+  All take arrays and return a tuple of arrays of the same shapes and types. The gradient is the
   caller's to define: there is none here.
   """
   # Within shard_map all vary over the axes that any varies over, and so do the results.
@@ -26,7 +29,7 @@ def tpu_or_plain(kernel: Callable, plain: Callable, *arrays: jax.Array):
     jax.lax.pcast(x, tuple(sorted(axes - _varying(x))), to="varying") if axes - _varying(x) else x
     for x in arrays
   )
-  return tuple(_choice.bind(*arrays, kernel=kernel, plain=plain))
+  return tuple(_choice.bind(*arrays, plain=plain, tpu=tpu, cpu=cpu))
 
 
 def shape_like(operand: jax.Array, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
@@ -38,25 +41,25 @@ def _varying(x) -> frozenset:
   return jax.typeof(x).manual_axis_type.varying
 
 
-_choice = Primitive("tpu_or_plain")
+_choice = Primitive("dispatch")
 _choice.multiple_results = True
 
 
 @_choice.def_impl
-def _run(*arrays, kernel, plain):
+def _run(*arrays, plain, **forms):
   if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
     return plain(*arrays)
-  return _compiled(*arrays, kernel=kernel, plain=plain)
+  return _compiled(*arrays, plain=plain, **forms)
 
 
-@functools.partial(jax.jit, static_argnames=("kernel", "plain"))
-def _compiled(*arrays, kernel, plain):
-  return _choice.bind(*arrays, kernel=kernel, plain=plain)
+@functools.partial(jax.jit, static_argnames=("plain", "tpu", "cpu"))
+def _compiled(*arrays, **forms):
+  return _choice.bind(*arrays, **forms)
 
 
 @_choice.def_abstract_eval
-def _shapes(*avals, kernel, plain):
-  del kernel
+def _shapes(*avals, plain, **forms):
+  del forms
   # The types in full, mesh included, so that the results' are those of the plain form.
   given = [
     jax.ShapeDtypeStruct(
@@ -70,28 +73,26 @@ def _shapes(*avals, kernel, plain):
   return jax.make_jaxpr(plain)(*given).out_avals
 
 
-def _batch(arrays, dims, *, kernel, plain):
-  outs = tpu_or_plain(jax.vmap(kernel, dims), jax.vmap(plain, dims), *arrays)
+def _batch(arrays, dims, **forms):
+  mapped = {name: form and jax.vmap(form, dims) for name, form in forms.items()}
+  outs = dispatch(*arrays, **mapped)
   return outs, (0,) * len(outs)
 
 
-def _lower_plain(ctx, *arrays, kernel, plain):
-  del kernel
-  return mlir.lower_fun(plain, multiple_results=True)(ctx, *arrays)
+def _lower(ctx, *arrays, platform, **forms):
+  form = forms.get(platform) if _is_whole(ctx.module_context.axis_context) else None
+  return mlir.lower_fun(form or forms["plain"], multiple_results=True)(ctx, *arrays)
 
 
-def _lower_tpu(ctx, *arrays, kernel, plain):
-  chosen = kernel if _places_kernels(ctx.module_context.axis_context) else plain
-  return mlir.lower_fun(chosen, multiple_results=True)(ctx, *arrays)
-
-
-def _places_kernels(axis_context) -> bool:
-  if hasattr(axis_context, "manual_axes"):
-    manual = axis_context.manual_axes | set(axis_context.mesh.manual_axes)
-    return not axis_context.manual_axes or manual == frozenset(axis_context.mesh.axis_names)
-  return axis_context.num_devices == 1
+def _is_whole(axis_context) -> bool:
+  """Whether the program being lowered is one device's, not one that XLA will split."""
+  if not hasattr(axis_context, "manual_axes"):
+    return axis_context.num_devices == 1
+  manual = axis_context.manual_axes | set(axis_context.mesh.manual_axes)
+  return not axis_context.manual_axes or manual == frozenset(axis_context.mesh.axis_names)
 
 
 batching.primitive_batchers[_choice] = _batch
-mlir.register_lowering(_choice, _lower_plain)
-mlir.register_lowering(_choice, _lower_tpu, platform="tpu")
+mlir.register_lowering(_choice, functools.partial(_lower, platform=None))
+for _platform in ("tpu", "cpu"):
+  mlir.register_lowering(_choice, functools.partial(_lower, platform=_platform), platform=_platform)

@@ -8,6 +8,7 @@ import jax
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks.quantized import Quantized
 from jaxcodec.bottlenecks.vector import one_codebook
+from pallas_kernels import nearest_code
 
 
 class SimVQ(nn.Module):
@@ -42,7 +43,7 @@ class SimVQ(nn.Module):
   def encode(self, z):
     """Codes: [..., D] -> int32 [..., 1]; a latent with a NaN gets 0."""
     z = F.check_latents(z, self.features)
-    return F.nearest_entry(z, self.entries())[..., None]
+    return nearest_code(z, self.entries())[..., None]
 
   def decode(self, codes):
     """Latents: [..., 1] -> [..., D]."""
@@ -104,7 +105,7 @@ class TransferVQ(nn.Module):
   def encode(self, z):
     """Codes: [..., D] -> int32 [..., 1]; a latent with a NaN gets 0."""
     z = F.check_latents(z, self.features)
-    return F.nearest_entry(z, self.entries())[..., None]
+    return nearest_code(z, self.entries())[..., None]
 
   def decode(self, codes):
     """Latents: [..., 1] -> [..., D]."""

@@ -11,6 +11,7 @@ import jax
 
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks.quantized import Quantized
+from pallas_kernels import nearest_code
 
 
 class VQ(nn.Module):
@@ -43,7 +44,7 @@ class VQ(nn.Module):
   def encode(self, z):
     """Codes: [..., D] -> int32 [..., 1]; a latent with a NaN gets 0."""
     z = F.check_latents(z, self.features)
-    return F.nearest_entry(z, self.codebooks[0])[..., None]
+    return nearest_code(z, self.codebooks[0])[..., None]
 
   def decode(self, codes):
     """Latents: [..., 1] -> [..., D]."""
@@ -91,7 +92,7 @@ class CosineVQ(nn.Module):
   def encode(self, z):
     """Codes: [..., D] -> int32 [..., 1]; a latent with a NaN gets 0."""
     z = F.check_latents(z, self.features)
-    return F.nearest_entry(F.unit(z), F.unit(self.codebooks[0]))[..., None]
+    return nearest_code(F.unit(z), F.unit(self.codebooks[0]))[..., None]
 
   def decode(self, codes):
     """Latents of length 1: [..., 1] -> [..., D]."""

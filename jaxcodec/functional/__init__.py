@@ -113,7 +113,6 @@ from jaxcodec.functional.through import (
 )
 from jaxcodec.functional.vector import (
   VectorQuantized as VectorQuantized,
-  nearest_entry as nearest_entry,
   unit as unit,
   vector_quantize as vector_quantize,
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxcodec.functional.codebook import code_statistics, lookup
 from jaxcodec.functional.quantize import EmaState
-from jaxcodec.functional.vector import nearest_entry
+from pallas_kernels import nearest_code
 
 
 def draw_rows(key, valid, number: int):
@@ -24,7 +24,7 @@ def lloyd(rows, start, iterations: int, valid):
   """
 
   def step(centres, _):
-    codes = jnp.where(valid, nearest_entry(rows, centres), -1)
+    codes = jnp.where(valid, nearest_code(rows, centres), -1)
     counts, sums = code_statistics(rows, codes, centres.shape[0])
     means = sums / jnp.maximum(counts, 1)[:, None]
     return jnp.where(counts[:, None] > 0, means, centres), counts
@@ -61,7 +61,7 @@ def residual_kmeans(key, rows, num_codebooks: int, size: int, iterations: int = 
 
   def stage(residual, key):
     centres, ema = kmeans(key, residual, size, iterations, valid)
-    codes = jnp.where(valid, nearest_entry(residual, centres), -1)
+    codes = jnp.where(valid, nearest_code(residual, centres), -1)
     return residual - lookup(codes, centres), (centres, ema)
 
   _, found = jax.lax.scan(stage, rows, jax.random.split(key, num_codebooks))

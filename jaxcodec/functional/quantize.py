@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcodec.functional.codebook import CodeStatistics, code_statistics, lookup
-from pallas_kernels import nearest_code
+from pallas_kernels import dequantize, nearest_code, residual_quantize as quantize_stages
 
 
 class ResidualQuantized(NamedTuple):
@@ -120,7 +120,7 @@ def residual_encode(z, codebooks, bands=None):
   if z.shape[-1] != codebooks.shape[-1]:
     raise ValueError(f"z has {z.shape[-1]} features, codebooks have {codebooks.shape[-1]}")
   if bands is None:
-    bands = jnp.ones((codebooks.shape[0], 1))
+    return quantize_stages(z, codebooks)[0]
 
   def stage(residual, inputs):
     codebook, band = inputs
@@ -145,13 +145,7 @@ def residual_decode(codes, codebooks):
   if stages > codebooks.shape[0]:
     raise ValueError(f"{stages} codes for {codebooks.shape[0]} codebooks")
 
-  def add(total, stage):
-    codebook, codes = stage
-    return total + lookup(codes, codebook), None
-
-  zeros = jnp.zeros((*codes.shape[:-1], codebooks.shape[-1]), codebooks.dtype)
-  total, _ = jax.lax.scan(add, zeros, (codebooks[:stages], jnp.moveaxis(codes, -1, 0)))
-  return total
+  return dequantize(codes, codebooks[:stages])
 
 
 def residual_inputs(z, codes, codebooks):

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 from jaxcodec.functional.codebook import CodeStatistics, code_statistics, lookup
 from pallas_kernels import nearest_code
 
-# As many distances as are held at once, 256 MB of them.
-_DISTANCES = 1 << 26
-
 
 class VectorQuantized(NamedTuple):
   """What one look-up gives; see `Quantized` of the bottlenecks.
@@ -33,20 +30,7 @@ class VectorQuantized(NamedTuple):
   statistics: CodeStatistics
 
 
-def nearest_entry(z, codebook):
-  """`nearest_code` in bounded memory: rows in turns where rows times entries are very many."""
-  rows = z.reshape(-1, z.shape[-1])
-  if rows.shape[0] * codebook.shape[0] <= _DISTANCES:
-    return nearest_code(z, codebook)
-  turn = max(1, _DISTANCES // codebook.shape[0])
-  rows, codebook = jax.lax.stop_gradient((rows, codebook))
-  turns = -(-rows.shape[0] // turn)
-  padded = jnp.pad(rows, ((0, turns * turn - rows.shape[0]), (0, 0)))
-  codes = jax.lax.map(lambda part: nearest_code(part, codebook), padded.reshape(turns, turn, -1))
-  return codes.reshape(-1)[: rows.shape[0]].reshape(z.shape[:-1])
-
-
-def vector_quantize(z, codebook, valid, search=nearest_entry) -> VectorQuantized:
+def vector_quantize(z, codebook, valid, search=nearest_code) -> VectorQuantized:
   """Nearest entries of the rows of `z` that `valid` [...] holds; ties go to the lowest index.
 
   Source: van den Oord et al., https://arxiv.org/abs/1711.00937, equations 1 to 3.

@@ -1,30 +1,115 @@
-"""Nearest codebook entry: argmin_k |z - e_k|^2.
+"""Nearest codebook entry: argmin_k |z - e_k|^2, or the smallest angle.
 
 Numerics: float32 whatever the inputs are; ties go to the lowest index.
 """
 
+import functools
+from typing import Literal, get_args
+
 import jax
 
-from pallas_kernels.nearest_code import reference
+from pallas_kernels.dispatch import dispatch
+from pallas_kernels.nearest_code import reference, tiled, tpu
+
+Metric = Literal["l2", "cosine"]
+Scoring = Literal["float32", "bfloat16", "int8"]
+Backend = Literal["reference", "tiled", "tpu", "interpret"]
+
+# On a CPU a tile's scores stay in the cache, 4 MB of them; fewer than _FEW_SCORES do untiled.
+_TILE_ROWS, _TILE_ENTRIES, _FEW_SCORES = 1024, 1024, 1 << 21
+# Elsewhere as many scores as are held at once, 256 MB of them.
+_SCORES = 1 << 26
 
 
-def nearest_code(z: jax.Array, codebook: jax.Array) -> jax.Array:
-  """Index of the entry nearest to each vector.
+def nearest_code(
+  z: jax.Array,
+  codebook: jax.Array,
+  *,
+  metric: Metric = "l2",
+  scoring: Scoring = "float32",
+  candidates: int = 4,
+  backend: Backend | None = None,
+) -> jax.Array:
+  """Index of the entry nearest to each vector, in memory that does not grow with N times K.
 
   Args:
     z: `[*N, D]` vectors, any float type.
     codebook: `[K, D]` entries.
+    metric: "l2" for the least distance, "cosine" for the smallest angle.
+    scoring: in what type a TPU may look for the nearest few, which it then ranks in float32. A
+      lower type is quicker, and misses the nearest where `candidates` others seem nearer, or one
+      whose index is the same modulo 128. Where there is no kernel all is done in float32.
+    candidates: how many are ranked again, 1 to 128.
+    backend: None picks one by platform; "interpret" is the TPU kernel on any platform, for tests.
 
   Returns:
-    int32 `[*N]`, each in `[0, K)`; it carries no gradient.
+    int32 `[*N]`, each in `[0, K)`; it carries no gradient. A row with a NaN gets 0.
 
   Raises:
-    ValueError: if the feature sizes differ or the codebook is empty.
+    ValueError: if the feature sizes differ, the codebook is empty or an option is none of these.
   """
+  _check(z, codebook, metric, scoring, candidates, backend)
+  # Integers have no gradient, and without this the primitive that picks a backend is asked for one.
+  z, codebook = jax.lax.stop_gradient((z, codebook))
+  rows = z.reshape(-1, z.shape[-1])
+  codes = _search(rows, codebook, metric, scoring, candidates, backend)
+  return codes.reshape(z.shape[:-1])
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _search(z, codebook, metric, scoring, candidates, backend):
+  plain = functools.partial(_plain, metric=metric)
+  cpu = functools.partial(_cpu, metric=metric)
+  kernel = functools.partial(
+    tpu.nearest_code, metric=metric, scoring=scoring, candidates=candidates
+  )
+  forms = {
+    "reference": functools.partial(reference.nearest_code, metric=metric),
+    "tiled": functools.partial(
+      tiled.nearest_code, metric=metric, rows=_TILE_ROWS, entries=_TILE_ENTRIES
+    ),
+    "tpu": kernel,
+    "interpret": functools.partial(kernel, interpret=True),
+  }
+  if backend is not None:
+    return forms[backend](z, codebook)
+  fits = codebook.shape[0] < tpu.MOST_ENTRIES and codebook.shape[1] <= tpu.MOST_FEATURES
+  (codes,) = dispatch(
+    z, codebook, plain=_one(plain), cpu=_one(cpu), tpu=_one(kernel) if fits else None
+  )
+  return codes
+
+
+def _one(form):
+  return lambda *arrays: (form(*arrays),)
+
+
+def _cpu(z, codebook, metric):
+  if z.shape[0] * codebook.shape[0] <= _FEW_SCORES:
+    return reference.nearest_code(z, codebook, metric)
+  return tiled.nearest_code(z, codebook, metric, _TILE_ROWS, _TILE_ENTRIES)
+
+
+def _plain(z, codebook, metric):
+  rows, entries = z.shape[0], codebook.shape[0]
+  if rows * entries <= _SCORES:
+    return reference.nearest_code(z, codebook, metric)
+  # All rows at once, so that the compiler can split them over devices.
+  return tiled.nearest_code(z, codebook, metric, rows, max(_SCORES // rows, 128))
+
+
+def _check(z, codebook, metric, scoring, candidates, backend) -> None:
   if codebook.ndim != 2 or codebook.shape[0] == 0:
     raise ValueError(f"codebook must be [K, D] with K >= 1, got shape {codebook.shape}")
   if z.shape[-1] != codebook.shape[-1]:
     raise ValueError(f"z has {z.shape[-1]} features, codebook has {codebook.shape[-1]}")
-  z, codebook = jax.lax.stop_gradient((z, codebook))
-  rows = z.reshape(-1, z.shape[-1])
-  return reference.nearest_code(rows, codebook).reshape(z.shape[:-1])
+  options: dict[str, tuple[object, tuple]] = {
+    "metric": (metric, get_args(Metric)),
+    "scoring": (scoring, get_args(Scoring)),
+    "backend": (backend, (None, *get_args(Backend))),
+  }
+  for name, (value, known) in options.items():
+    if value not in known:
+      raise ValueError(f"{name} must be one of {known}, got {value!r}")
+  if not 1 <= candidates <= tpu.CLASSES:
+    raise ValueError(f"candidates must be 1 to {tpu.CLASSES}, got {candidates}")

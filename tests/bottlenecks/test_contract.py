@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from zoo import CASES, latents, outcome, variables
 
+from pallas_kernels import nearest_code
+
 # Near relatives of others; they take seconds each to compile.
 RELATIVES = {"vq, rotated", "cosine", "transfer", "transfer, hidden", "residual, shared", "product"}
 RELATIVES |= {"masked channels", "split", "fsq, bare", "residual lfq", "bsq", "entropy", "latent"}
@@ -238,24 +240,13 @@ def test_ties_go_to_the_lowest_index():
 
   book = np.float32([[1, 0], [0, 1], [1, 0], [0, 1]])
   z = np.float32([[3, 0], [0, 3], [1, 1]])
-  np.testing.assert_array_equal(F.nearest_entry(z, book), [0, 1, 0])
+  np.testing.assert_array_equal(nearest_code(z, book), [0, 1, 0])
   np.testing.assert_array_equal(F.top_codes(z, book, 2)[:2], [[0, 2], [1, 3]])
   np.testing.assert_array_equal(F.nearest_keys(z[:, None], book[None])[:, 0], [0, 1, 0])
   np.testing.assert_array_equal(F.nearest_value(np.zeros((1, 1)), np.float32([[-1, 1]])), [[0]])
   np.testing.assert_array_equal(F.sign_encode(np.zeros((1, 3))), [0])
   # Of four levels in [-1, 1], zero lies between the second and the third.
   np.testing.assert_array_equal(F.residual_fsq_encode(np.zeros((1, 1)), (4,), 1), [[1]])
-
-
-def test_rows_in_turns_find_the_same(monkeypatch):
-  from jaxcodec import functional as F
-  from jaxcodec.functional import vector
-
-  book, z = np.asarray(latents(CASES["vq"], 1)).reshape(-1, 6), latents(CASES["vq"])
-  want = np.argmin(((z[..., None, :] - book) ** 2).sum(axis=-1), axis=-1)
-  np.testing.assert_array_equal(F.nearest_entry(z, book), want)
-  monkeypatch.setattr(vector, "_DISTANCES", 4 * len(book))
-  np.testing.assert_array_equal(F.nearest_entry(z, book), want)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import tpu_topologies as topologies
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
-from pallas_kernels.dispatch import shape_like, tpu_or_plain
+from pallas_kernels.dispatch import dispatch, shape_like
 
 pytestmark = pytest.mark.xdist_group("tpu")
 
@@ -24,7 +24,7 @@ def kernel(x, y):
 
 
 def add(x, y):
-  return tpu_or_plain(kernel, plain, x, y)[0]
+  return dispatch(x, y, plain=plain, tpu=kernel)[0]
 
 
 def test_one_device_runs_the_kernel_also_under_vmap():
@@ -38,7 +38,7 @@ def test_sharding_left_to_the_compiler_takes_the_plain_form_and_shard_map_the_ke
   mesh = Mesh(topologies.devices("v5e"), ("data",), axis_types=(AxisType.Auto,))
   rows = NamedSharding(mesh, P("data"))
   x = jax.ShapeDtypeStruct((64, 128), jnp.float32, sharding=rows)
-  automatic = jax.jit(add).lower(x, x).compile()
+  automatic = topologies.compiled(jax.jit(add).lower(x, x))
   assert topologies.kernels(automatic) == []
   assert automatic.output_shardings == rows
   by_hand = jax.shard_map(add, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"))

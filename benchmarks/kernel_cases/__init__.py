@@ -1,0 +1,1 @@
+"""What `benchmarks/kernels.py` runs and compiles, a module for each group of kernels."""

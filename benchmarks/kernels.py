@@ -1,0 +1,122 @@
+"""Kernels beside plain jitted JAX and PyTorch on this machine, and as the TPU compilers see them.
+
+Command: python benchmarks/kernels.py [--only NAME ...] [--runs 5] [--no-tpu] [--no-host]
+
+On the host, runs alternate and figures are medians; the ratio is the peer's time to ours. Memory is
+what one process of its own takes at its peak beyond the inputs. For TPUs nothing runs: VMEM, FLOPs
+and bytes come from the compiled program, and the roofline's estimate is the longer of FLOPs at the
+chip's peak and bytes at its bandwidth, which no kernel reaches. Needs torch, and libtpu.
+"""
+
+import argparse
+import importlib
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+
+GROUPS = ("vector",)
+
+# Of one device: 10^12 operations/s of each kind and 10^9 bytes/s. The makers' published figures; a
+# device of tpu7x is half a chip, and int8 is not among its figures: taken as bfloat16.
+PEAKS = {
+  "v5e": {"bfloat16": 197, "int8": 394, "bytes": 819},
+  "v5p": {"bfloat16": 459, "int8": 918, "bytes": 2765},
+  "v6e": {"bfloat16": 918, "int8": 1836, "bytes": 1640},
+  "tpu7x": {"bfloat16": 1153, "int8": 1153, "bytes": 3690},
+}
+
+
+def cases(kind: str, only: list[str] | None) -> list:
+  modules = [importlib.import_module(f"kernel_cases.{group}") for group in GROUPS]
+  found = [case for module in modules for case in getattr(module, kind)()]
+  return [case for case in found if not only or case.op in only]
+
+
+def times(case, runs: int) -> dict[str, float]:
+  """Median milliseconds of each form, in turns."""
+  calls = {name: make() for name, make in case.forms.items()}
+  for call in calls.values():
+    call()
+  spent: dict[str, list[float]] = {name: [] for name in calls}
+  for _ in range(runs):
+    for name, call in calls.items():
+      start = time.perf_counter()
+      call()
+      spent[name].append(1e3 * (time.perf_counter() - start))
+  return {name: statistics.median(values) for name, values in spent.items()}
+
+
+def peak_megabytes(op: str, size: str, form: str) -> float:
+  """What a form takes beyond its inputs, measured in a process of its own."""
+  command = [sys.executable, __file__, "--peak-of", op, size, form]
+  return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def print_peak(op: str, size: str, form: str) -> None:
+  (case,) = [case for case in cases("host_cases", [op]) if case.size == size]
+  call = case.forms[form]()
+  # The most so far would hide less than what making the inputs took.
+  pathlib.Path("/proc/self/clear_refs").write_text("5")
+  before = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+  call()
+  status = pathlib.Path("/proc/self/status").read_text()
+  peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+  print((peak - before) / 1e6)
+
+
+def host_table(only: list[str] | None, runs: int) -> None:
+  print("| kernel | size | form | ms | ratio | MB |")
+  print("|---|---|---|---:|---:|---:|")
+  for case in cases("host_cases", only):
+    spent = times(case, runs)
+    for form, value in spent.items():
+      peak = peak_megabytes(case.op, case.size, form)
+      row = f"{value:.2f} | {value / spent['ours']:.2f} | {peak:.0f}"
+      print(f"| {case.op} | {case.size} | {form} | {row} |", flush=True)
+
+
+def tpu_table(only: list[str] | None) -> None:
+  import tpu_topologies as topologies
+
+  print("| kernel | size | TPU | VMEM, MB | GFLOP | MB moved | at least, ms | bound by |")
+  print("|---|---|---|---:|---:|---:|---:|---|")
+  for case in cases("tpu_cases", only):
+    for generation, peaks in PEAKS.items():
+      compiled = topologies.compile_for(generation, case.function, *case.shapes)
+      cost = compiled.cost_analysis()
+      vmem = topologies.vmem_bytes(compiled) / 1e6
+      products = 1e3 * cost["flops"] * case.passes / (1e12 * peaks[case.kind])
+      traffic = 1e3 * cost["bytes accessed"] / (1e9 * peaks["bytes"])
+      bound = "products" if products > traffic else "bandwidth"
+      figures = f"{vmem:.1f} | {cost['flops'] / 1e9:.0f} | {cost['bytes accessed'] / 1e6:.0f}"
+      least = max(products, traffic)
+      row = f"{generation} | {figures} | {least:.2f} | {bound}"
+      print(f"| {case.op} | {case.size} | {row} |", flush=True)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--only", nargs="*")
+  parser.add_argument("--runs", type=int, default=5)
+  parser.add_argument("--no-host", action="store_true")
+  parser.add_argument("--no-tpu", action="store_true")
+  parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  if options.peak_of:
+    print_peak(*options.peak_of)
+    return
+  if not options.no_host:
+    host_table(options.only, options.runs)
+  if not options.no_tpu:
+    tpu_table(options.only)
+
+
+if __name__ == "__main__":
+  main()

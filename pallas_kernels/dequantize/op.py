@@ -1,0 +1,75 @@
+"""Sum of codebook rows over stages: z_q = sum_q codebooks[q, codes[q]].
+
+Numerics: summed in float32 in the order of the stages; the gradient too is summed in float32.
+"""
+
+import functools
+from typing import Literal, get_args
+
+import jax
+import numpy as np
+
+from pallas_kernels.dequantize import reference, tpu
+from pallas_kernels.dispatch import dispatch
+
+Backend = Literal["reference", "tpu", "interpret"]
+
+
+def dequantize(
+  codes: jax.Array, codebooks: jax.Array, *, backend: Backend | None = None
+) -> jax.Array:
+  """The entries that the codes name, added over stages; each cotangent goes to the entries it used.
+
+  Args:
+    codes: integers `[*N, Q]`. One outside 0..K - 1, such as the -1 of a stage left out, adds zeros.
+    codebooks: `[Q, K, D]` of floats.
+    backend: None picks one by platform: gather, and on a TPU products with one-hot rows where a
+      stage's codebook fits on the chip; "interpret" is that kernel on any platform, for tests.
+
+  Returns:
+    `[*N, D]` of the codebooks' type.
+
+  Raises:
+    ValueError: if the shapes do not fit, the codes are no integers or `backend` is none of these.
+  """
+  if codebooks.ndim != 3 or codebooks.shape[1] == 0:
+    raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
+  if codes.ndim < 1 or codes.shape[-1] != codebooks.shape[0]:
+    raise ValueError(f"codes {codes.shape} for {codebooks.shape[0]} codebooks {codebooks.shape}")
+  if not np.issubdtype(codes.dtype, np.integer):
+    raise ValueError(f"codes must be integers, got {codes.dtype} {codes.shape}")
+  if backend not in (None, *get_args(Backend)):
+    raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
+  rows = codes.astype(np.int32).reshape(-1, codes.shape[-1])
+  return _sum(rows, codebooks, backend).reshape(*codes.shape[:-1], codebooks.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.jit, static_argnums=(2,))
+def _sum(codes, codebooks, backend):
+  """Gradient: the cotangent of each row, to each entry that the row used."""
+  if backend == "reference":
+    return reference.dequantize(codes, codebooks)
+  if backend is not None:
+    return tpu.dequantize(codes, codebooks, interpret=backend == "interpret")
+  (total,) = dispatch(
+    codes,
+    codebooks,
+    plain=lambda *arrays: (reference.dequantize(*arrays),),
+    tpu=(lambda *arrays: (tpu.dequantize(*arrays),)) if tpu.fits(codebooks) else None,
+  )
+  return total
+
+
+def _sum_fwd(codes, codebooks, backend):
+  return _sum(codes, codebooks, backend), (codes, codebooks)
+
+
+def _sum_bwd(backend, residuals, cotangent):
+  del backend
+  codes, codebooks = residuals
+  to_entries = reference.gradient(codes, cotangent, codebooks.shape)
+  return np.zeros(codes.shape, jax.dtypes.float0), to_entries.astype(codebooks.dtype)
+
+
+_sum.defvjp(_sum_fwd, _sum_bwd)

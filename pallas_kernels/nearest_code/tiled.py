@@ -1,0 +1,56 @@
+"""Nearest codebook entry without the N x K matrix: tile by tile, each of a size to be chosen."""
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.nearest_code import reference
+
+
+def nearest_code(
+  z: jax.Array, codebook: jax.Array, metric: str, rows: int, entries: int
+) -> jax.Array:
+  """As the reference, from tiles of at most `rows` x `entries` scores.
+
+  Tiles are as alike as the numbers allow. A last one that would reach past the end begins earlier,
+  and looks at some twice: that changes no answer and needs no padded copy of the inputs.
+  """
+  z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
+  if metric == "cosine":
+    codebook, bias = reference.direction(codebook), jnp.zeros(codebook.shape[0])
+  else:
+    bias = jnp.sum(codebook**2, axis=-1)
+  number = z.shape[0]
+  if number <= rows:
+    return _few_rows(z, codebook, bias, entries)
+
+  turns = -(-number // rows)
+  rows = -(-number // turns)
+
+  def turn(i, codes):
+    start = jnp.minimum(i * rows, number - rows)
+    some = jax.lax.dynamic_slice_in_dim(z, start, rows)
+    found = _few_rows(some, codebook, bias, entries)
+    return jax.lax.dynamic_update_slice_in_dim(codes, found, start, 0)
+
+  return jax.lax.fori_loop(0, turns, turn, jnp.zeros(number, jnp.int32))
+
+
+def _few_rows(z, codebook, bias, entries: int):
+  number = codebook.shape[0]
+  turns = -(-number // entries)
+  entries = -(-number // turns)
+
+  def turn(i, best):
+    start = jnp.minimum(i * entries, number - entries)
+    part = jax.lax.dynamic_slice_in_dim(codebook, start, entries)
+    part_bias = jax.lax.dynamic_slice_in_dim(bias, start, entries)
+    score, code = reference.first_least(reference.scores(z, part, part_bias))
+    # Only what is less: a tie is the earlier entry's. A NaN stays, and its code is 0.
+    less = (score < best[0]) | jnp.isnan(score)
+    code = jnp.where(jnp.isnan(score), 0, code + start)
+    return jnp.where(less, score, best[0]), jnp.where(less, code, best[1])
+
+  # Of the shape and, within shard_map, of the axes that the loop's results have.
+  worst = jnp.where(jnp.isnan(z[:, 0]), jnp.nan, jnp.inf)
+  begin = worst, jnp.zeros_like(worst, jnp.int32)
+  return jax.lax.fori_loop(0, turns, turn, begin)[1]

@@ -1,0 +1,205 @@
+"""Nearest codebook entry on a TPU: scores live in VMEM, of each row only the best of 128 classes.
+
+Terms: N rows, K entries, D features; a block is `block_n` rows by `block_k` entries. Entry k is of
+class k mod 128, its lane in a register. While the blocks of entries go by, a row keeps for each
+class the least score and the entry that had it: a comparison and two selections a score. After the
+last block, once a row, the least of the classes is the nearest entry. Where scores are rough, the
+best few of the classes are handed out to be ranked again.
+
+Numerics: products of float32 in six passes (HIGHEST), of bfloat16 and int8 in one, sums in float32
+and int32. Ties go to the lowest index: an earlier entry of a class stays, and among classes the
+lowest entry wins.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.dispatch import shape_like
+from pallas_kernels.nearest_code import reference
+
+CLASSES = 128
+# A float32 holds the index of an entry, as a TPU takes no minimum of integers.
+MOST_ENTRIES = 1 << 24
+# Bytes of one block of rows or of entries in VMEM, where there are two of each: 4 MB of the 16 that
+# a kernel gets on v5e, beside 2 MB of scores and 1 MB of classes.
+BLOCK_BYTES = 1 << 20
+MOST_FEATURES = BLOCK_BYTES // 4 // CLASSES
+
+
+def nearest_code(
+  z: jax.Array,
+  codebook: jax.Array,
+  metric: str = "l2",
+  scoring: str = "float32",
+  candidates: int = 4,
+  interpret=False,
+) -> jax.Array:
+  """As the reference, int32 [N]; `scoring` and `candidates` as of the op.
+
+  An entry with a NaN makes every code 0, as there.
+  """
+  given = z
+  z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
+  if metric == "cosine":
+    codebook = reference.direction(codebook)
+  with_bias = metric == "l2"
+  if scoring == "float32":
+    found = search(-2 * z, codebook, _bias(codebook, with_bias), None, 1, interpret)[0]
+  else:
+    if scoring == "bfloat16":
+      rough = codebook.astype(jnp.bfloat16)
+      # The bias is of the rounded entry: the score is then the distance between what was rounded,
+      # whose error shrinks with the distance.
+      bias = _bias(rough.astype(jnp.float32), with_bias)
+      shortlist = search(
+        (-2 * given).astype(jnp.bfloat16), rough, bias, None, candidates, interpret
+      )
+    else:
+      shortlist = search(*int8_operands(z, codebook, with_bias), candidates, interpret)
+    found = _nearest_of(z, codebook, jnp.minimum(shortlist, codebook.shape[0] - 1), with_bias)
+  return jnp.where(jnp.isnan(codebook).any(), 0, found)
+
+
+def int8_operands(
+  z, codebook, with_bias: bool
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """`(z, codebook, bias, factor)` for `search`: 8 bits, one scale a row and one for all entries.
+
+  The score is divided by the entries' scale, which leaves the order as it is.
+  """
+  row_scale = jnp.maximum(jnp.abs(z).max(axis=-1, keepdims=True), 1e-30) / 127
+  scale = jnp.maximum(jnp.abs(codebook).max(), 1e-30) / 127
+  whole = jnp.round(codebook / scale)
+  bias = _bias(whole, with_bias) * scale
+  return (
+    jnp.round(z / row_scale).astype(jnp.int8),
+    whole.astype(jnp.int8),
+    bias,
+    -2 * row_scale[:, 0],
+  )
+
+
+def _bias(codebook, with_bias: bool):
+  return jnp.sum(codebook**2, axis=-1) if with_bias else jnp.zeros(codebook.shape[0])
+
+
+def _nearest_of(z, codebook, shortlist, with_bias: bool):
+  """The nearest of the entries `shortlist` [C, N] in float32, [N]; ties to the lowest index."""
+
+  def look(best, codes):
+    entries = codebook[codes]
+    score = jnp.sum((z - entries) ** 2 if with_bias else -z * entries, axis=-1)
+    less = (score < best[0]) | ((score == best[0]) & (codes < best[1]))
+    return (jnp.where(less, score, best[0]), jnp.where(less, codes, best[1])), None
+
+  worst = jnp.where(jnp.isnan(z[:, 0]), jnp.nan, jnp.inf)
+  last = codebook.shape[0]
+  begin = worst, jnp.full_like(worst, last, jnp.int32)
+  (_, codes), _ = jax.lax.scan(look, begin, shortlist)
+  return jnp.where(codes < last, codes, 0)
+
+
+def search(
+  z: jax.Array,
+  codebook: jax.Array,
+  bias: jax.Array,
+  factor: jax.Array | None,
+  candidates: int,
+  interpret=False,
+) -> jax.Array:
+  """The `candidates` entries of least score to each row, from the best of each class; [C, N].
+
+  The score is `bias_k + z . e_k`, the product times `factor_n` where a factor is given.
+
+  Args:
+    z: [N, D] and codebook: [K, D], both float32, bfloat16 or int8; D at most MOST_FEATURES.
+    bias: float32 [K]. factor: float32 [N] or None.
+  """
+  (number, features), entries = z.shape, codebook.shape[0]
+  if number == 0:
+    return jnp.zeros((candidates, 0), jnp.int32)
+  fit = BLOCK_BYTES // (features * z.dtype.itemsize) // CLASSES * CLASSES
+  block_n = min(1024, fit, pl.cdiv(number, CLASSES) * CLASSES)
+  block_k = min(512, fit, pl.cdiv(entries, CLASSES) * CLASSES)
+  blocks = pl.cdiv(entries, block_k)
+  # Past the last entry lies whatever memory holds; no score there is less than infinity.
+  bias = jnp.pad(bias, (0, blocks * block_k - entries), constant_values=jnp.inf)[None]
+  operands = [z, codebook, bias] + ([] if factor is None else [factor[None]])
+  row_block = pl.BlockSpec((1, block_n), lambda i, k: (0, i))
+  in_specs = [
+    pl.BlockSpec((block_n, features), lambda i, k: (i, 0)),
+    pl.BlockSpec((block_k, features), lambda i, k: (k, 0)),
+    pl.BlockSpec((1, block_k), lambda i, k: (0, k)),
+    row_block,
+  ]
+  scratch = [pltpu.VMEM((block_n, CLASSES), jnp.float32) for _ in range(3)]
+  bytes_read = z.nbytes + pl.cdiv(number, block_n) * codebook.nbytes
+  return pl.pallas_call(
+    functools.partial(_kernel, scaled=factor is not None),
+    out_shape=shape_like(z, (candidates, number), jnp.int32),
+    grid=(pl.cdiv(number, block_n), blocks),
+    in_specs=in_specs[: len(operands)],
+    out_specs=pl.BlockSpec((candidates, block_n), lambda i, k: (0, i)),
+    scratch_shapes=scratch if factor is not None else scratch[:2],
+    compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+    cost_estimate=pl.CostEstimate(
+      flops=2 * number * entries * features,
+      bytes_accessed=bytes_read + 4 * candidates * number,
+      transcendentals=0,
+    ),
+    interpret=interpret,
+    name="nearest_code",
+  )(*operands)
+
+
+def _kernel(z_ref, codebook_ref, bias_ref, *refs, scaled: bool):
+  factor_ref, codes_ref, best_ref, group_ref, *factor_scratch = refs if scaled else (None, *refs)
+  turn, block_n = pl.program_id(1), z_ref.shape[0]
+
+  @pl.when(turn == 0)
+  def _():
+    best_ref[...] = jnp.full(best_ref.shape, jnp.inf, jnp.float32)
+    group_ref[...] = jnp.zeros(group_ref.shape, jnp.float32)
+    if scaled:  # A number a row, from along the lanes to down the rows.
+      wide = jnp.broadcast_to(factor_ref[...], (CLASSES, block_n))
+      factor_scratch[0][...] = wide.T
+
+  groups = codebook_ref.shape[0] // CLASSES
+  for group in range(groups):
+    lanes = pl.ds(group * CLASSES, CLASSES)
+    score = _product(z_ref[...], codebook_ref[lanes, :])
+    if scaled:
+      score = score * factor_scratch[0][...]
+    score = score + bias_ref[:, lanes]
+    less = score < best_ref[...]
+    best_ref[...] = jnp.where(less, score, best_ref[...])
+    at = (turn * groups + group).astype(jnp.float32)
+    group_ref[...] = jnp.where(less, at, group_ref[...])
+
+  @pl.when(turn == pl.num_programs(1) - 1)
+  def _():
+    best = best_ref[...].T
+    entry = group_ref[...].T * CLASSES
+    entry += jax.lax.broadcasted_iota(jnp.int32, entry.shape, 0).astype(jnp.float32)
+    for place in range(codes_ref.shape[0]):
+      least = jnp.min(best, axis=0, keepdims=True)
+      first = jnp.min(jnp.where(best == least, entry, 2.0 * MOST_ENTRIES), axis=0, keepdims=True)
+      codes_ref[place : place + 1, :] = first.astype(jnp.int32)
+      best = jnp.where(entry == first, jnp.inf, best)
+
+
+def _product(z, entries):
+  """z . e, float32 [block_n, CLASSES]."""
+  exact = z.dtype == jnp.float32
+  product = jax.lax.dot_general(
+    z,
+    entries,
+    (((1,), (1,)), ((), ())),
+    precision=jax.lax.Precision.HIGHEST if exact else None,
+    preferred_element_type=jnp.int32 if z.dtype == jnp.int8 else jnp.float32,
+  )
+  return product.astype(jnp.float32)

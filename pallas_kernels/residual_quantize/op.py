@@ -1,0 +1,76 @@
+"""All stages of residual vector quantization: stage q codes what stages 0..q-1 left over.
+
+Numerics: float32 whatever the inputs are; ties go to the lowest index.
+Source: SoundStream, https://arxiv.org/abs/2107.03312, section III-C.
+"""
+
+import functools
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.dequantize import reference as dequantize
+from pallas_kernels.dequantize.tpu import fits
+from pallas_kernels.dispatch import dispatch
+from pallas_kernels.residual_quantize import reference, tpu
+
+Backend = Literal["reference", "tpu", "interpret"]
+
+
+def residual_quantize(
+  z: jax.Array, codebooks: jax.Array, *, backend: Backend | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """Codes of each vector and the sum of the entries they name.
+
+  Args:
+    z: `[*N, D]` vectors, any float type.
+    codebooks: `[Q, K, D]` entries.
+    backend: None picks one by platform: a stage at a time by `nearest_code`, and on a TPU all
+      stages in one kernel where a stage's codebook fits on the chip; "interpret" is that kernel on
+      any platform, for tests.
+
+  Returns:
+    `(codes int32 [*N, Q], z_q float32 [*N, D])`. The gradient of `z_q` is the identity to `z`
+    (straight-through), and the cotangent of each row to each entry that the row used. A row with a
+    NaN gets code 0 in every stage.
+
+  Raises:
+    ValueError: if the shapes do not fit or `backend` is none of these.
+  """
+  if codebooks.ndim != 3 or codebooks.shape[1] == 0:
+    raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
+  if z.shape[-1] != codebooks.shape[-1]:
+    raise ValueError(f"z has {z.shape[-1]} features, codebooks have {codebooks.shape[-1]}")
+  if backend not in (None, *get_args(Backend)):
+    raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
+  codes, total = _quantize(z.reshape(-1, z.shape[-1]), codebooks, backend)
+  return codes.reshape(*z.shape[:-1], codebooks.shape[0]), total.reshape(z.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.jit, static_argnums=(2,))
+def _quantize(z, codebooks, backend):
+  """Gradient: identity to `z`, the cotangent of each row to each entry that the row used."""
+  if backend == "reference":
+    return reference.residual_quantize(z, codebooks, backend)
+  if backend is not None:
+    return tpu.residual_quantize(z, codebooks, interpret=backend == "interpret")
+  kernel = tpu.residual_quantize if fits(codebooks) else None
+  return dispatch(z, codebooks, plain=reference.residual_quantize, tpu=kernel)
+
+
+def _quantize_fwd(z, codebooks, backend):
+  codes, total = _quantize(z, codebooks, backend)
+  return (codes, total), (codes, jnp.zeros(0, z.dtype), codebooks)
+
+
+def _quantize_bwd(backend, residuals, cotangents):
+  del backend
+  codes, like_z, codebooks = residuals
+  cotangent = cotangents[1]
+  to_entries = dequantize.gradient(codes, cotangent, codebooks.shape)
+  return cotangent.astype(like_z.dtype), to_entries.astype(codebooks.dtype)
+
+
+_quantize.defvjp(_quantize_fwd, _quantize_bwd)
