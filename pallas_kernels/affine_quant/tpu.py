@@ -26,11 +26,6 @@ from pallas_kernels.affine_quant.tiles import (
 from pallas_kernels.dispatch import shape_like
 
 DEPTH, COLUMNS = 512, 512
-INTERPRET = {
-  "tpu": False,
-  "interpret": True,
-  "races": pltpu.InterpretParams(detect_races=True),
-}
 
 
 def quantize_words(x, scale, offset, *, bits: int, interpret=False):

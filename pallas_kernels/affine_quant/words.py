@@ -4,7 +4,6 @@ The codes are packed along K with interleave 8, as `quant_matmul` takes them.
 """
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +12,8 @@ from pallas_kernels.affine_quant import reference, tpu
 from pallas_kernels.affine_quant.op import limits
 from pallas_kernels.affine_quant.pack import num_words
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
-from pallas_kernels.dispatch import tpu_or_plain
-
-Backend = Literal["reference", "tpu", "interpret", "races"]
+from pallas_kernels.backend import Backend, interpret
+from pallas_kernels.dispatch import dispatch
 
 
 def quantize_words(
@@ -47,9 +45,9 @@ def quantize_words(
   if backend == "reference" or x.size == 0:
     return reference.quantize_words(*args, bits=bits)
   if backend is not None:
-    return tpu.quantize_words(*args, bits=bits, interpret=tpu.INTERPRET[backend])
+    return tpu.quantize_words(*args, bits=bits, interpret=interpret(backend))
   given = [a for a in args if a is not None]
-  return tpu_or_plain(*_forms("quantize_words", bits=bits), *given)[0]
+  return dispatch(*given, **_forms("quantize_words", bits=bits))[0]
 
 
 def dequantize_words(
@@ -97,10 +95,10 @@ def _dequantized(words, scale, offset, length, bits, dtype, backend):
   if backend == "reference" or 0 in (length, words.shape[1]):
     return reference.dequantize_words(words, scale, offset, **static)
   if backend is not None:
-    interpret = tpu.INTERPRET[backend]
-    return tpu.dequantize_words(words, scale, offset, **static, interpret=interpret)
+    how = interpret(backend)
+    return tpu.dequantize_words(words, scale, offset, **static, interpret=how)
   given = [a for a in (words, scale, offset) if a is not None]
-  return tpu_or_plain(*_forms("dequantize_words", **static), *given)[0]
+  return dispatch(*given, **_forms("dequantize_words", **static))[0]
 
 
 def _dequantized_fwd(words, scale, offset, *static):
@@ -128,7 +126,7 @@ def _forms(name, **static):
 
     return run
 
-  return form(tpu), form(reference)
+  return {"tpu": form(tpu), "plain": form(reference)}
 
 
 def _check(shape, scale, offset, bits):

@@ -6,7 +6,6 @@ Numerics: scores, softmax and sums in float32; float32 inputs are multiplied in 
 """
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,8 @@ import jax.numpy as jnp
 from pallas_kernels.attention import masks, plain, reference, tpu
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
-from pallas_kernels.dispatch import tpu_or_plain
-
-Backend = Literal["reference", "tpu", "interpret", "races"]
+from pallas_kernels.backend import Backend, interpret
+from pallas_kernels.dispatch import dispatch
 
 
 def attention(
@@ -87,9 +85,9 @@ _attention.defvjp(_attention_fwd, _attention_bwd)
 
 def _on(backend, name, rule, *args):
   if backend is not None:
-    return getattr(tpu, name)(*args, rule=rule, interpret=tpu.INTERPRET[backend])
+    return getattr(tpu, name)(*args, rule=rule, interpret=interpret(backend))
   arrays, structure = jax.tree.flatten(args)
-  return tpu_or_plain(*_forms(name, rule, structure), *arrays)
+  return dispatch(*arrays, **_forms(name, rule, structure))
 
 
 @functools.cache
@@ -103,7 +101,7 @@ def _forms(name, rule, structure):
 
     return run
 
-  return form(tpu), form(plain)
+  return {"tpu": form(tpu), "plain": form(plain)}
 
 
 def _check(q, k, v, mask, bias):

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.affine_quant.tpu import INTERPRET as INTERPRET
 from pallas_kernels.attention import masks
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule

@@ -5,17 +5,15 @@ Numerics: scores and softmax in float32; on TPU, products of bfloat16 queries in
 """
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels.attention.reference import Rule
+from pallas_kernels.backend import Backend, interpret
 from pallas_kernels.decode_attention import reference, tpu
 from pallas_kernels.decode_attention.pages import Pages, check
-from pallas_kernels.dispatch import tpu_or_plain
-
-Backend = Literal["reference", "tpu", "interpret", "races"]
+from pallas_kernels.dispatch import dispatch
 
 
 def decode_attention(
@@ -65,11 +63,11 @@ def decode_attention(
   if 0 in (*q.shape, *page_table.shape):
     return jnp.zeros_like(q)
   if backend is None:
-    return tpu_or_plain(*_forms(rule), q, *pages, page_table, lengths)[0]
+    return dispatch(q, *pages, page_table, lengths, **_forms(rule))[0]
   if backend == "reference":
     return reference.decode_attention(q, pages, page_table, lengths, rule=rule)
-  interpret = tpu.INTERPRET[backend]
-  return tpu.decode_attention(q, pages, page_table, lengths, rule=rule, interpret=interpret)
+  how = interpret(backend)
+  return tpu.decode_attention(q, pages, page_table, lengths, rule=rule, interpret=how)
 
 
 @functools.cache
@@ -81,4 +79,4 @@ def _forms(rule):
 
     return run
 
-  return form(tpu), form(reference)
+  return {"tpu": form(tpu), "plain": form(reference)}

@@ -13,7 +13,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.affine_quant.pack import fields_of
-from pallas_kernels.affine_quant.tpu import INTERPRET as INTERPRET
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.decode_attention.pages import INTERLEAVE, Pages
 from pallas_kernels.dispatch import shape_like

@@ -6,7 +6,6 @@ Numerics: weights are dequantized in float32, rounded to the type of `x`, and su
 """
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +13,9 @@ import jax.numpy as jnp
 from pallas_kernels.affine_quant.op import limits
 from pallas_kernels.affine_quant.pack import num_words
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
-from pallas_kernels.dispatch import tpu_or_plain
+from pallas_kernels.backend import Backend, interpret
+from pallas_kernels.dispatch import dispatch
 from pallas_kernels.quant_matmul import reference, tpu
-
-Backend = Literal["reference", "tpu", "interpret", "races"]
 
 
 def quant_matmul(
@@ -77,10 +75,10 @@ def _matmul(x, words, scale, offset, bits, backend):
   if 0 in (*x.shape, words.shape[1]) or backend == "reference":
     return reference.quant_matmul(x, words, scale, offset, bits=bits)
   if backend is not None:
-    interpret = tpu.INTERPRET[backend]
-    return tpu.quant_matmul(x, words, scale, offset, bits=bits, interpret=interpret)
+    how = interpret(backend)
+    return tpu.quant_matmul(x, words, scale, offset, bits=bits, interpret=how)
   arrays = (x, words, scale) if offset is None else (x, words, scale, offset)
-  return tpu_or_plain(*_forms(bits), *arrays)[0]
+  return dispatch(*arrays, **_forms(bits))[0]
 
 
 @functools.cache
@@ -91,7 +89,7 @@ def _forms(bits):
 
     return run
 
-  return form(tpu), form(reference)
+  return {"tpu": form(tpu), "plain": form(reference)}
 
 
 def _matmul_fwd(x, words, scale, offset, bits, backend):

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from pallas_kernels.affine_quant import pack_bits
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
-from pallas_kernels.dispatch import tpu_or_plain
+from pallas_kernels.backend import Backend, interpret
+from pallas_kernels.dispatch import dispatch
 from pallas_kernels.quant_matmul import reference, tpu
-from pallas_kernels.quant_matmul.op import Backend, check
+from pallas_kernels.quant_matmul.op import check
 
 # BitNet's floor of a scale, which keeps a row of zeros from dividing by it.
 EPSILON = 1e-5
@@ -71,8 +72,8 @@ def _sums(steps, words, backend):
   if 0 in (*steps.shape, words.shape[1]) or backend == "reference":
     return _plain(steps, words)[0]
   if backend is None:
-    return tpu_or_plain(_kernel, _plain, steps, words)[0]
-  return _kernel(steps, words, interpret=tpu.INTERPRET[backend])[0]
+    return dispatch(steps, words, tpu=_kernel, plain=_plain)[0]
+  return _kernel(steps, words, interpret(backend))[0]
 
 
 def _plain(steps, words):

@@ -12,7 +12,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.affine_quant.tiles import by_tile, codes_of, dequantized, scale_spec, tiles
-from pallas_kernels.affine_quant.tpu import INTERPRET as INTERPRET
 from pallas_kernels.dispatch import shape_like
 from pallas_kernels.quant_matmul import reference
 
