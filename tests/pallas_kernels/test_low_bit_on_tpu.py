@@ -27,7 +27,14 @@ shape = jax.ShapeDtypeStruct
 everywhere = pytest.mark.parametrize("generation", topologies.GENERATIONS)
 
 
-@everywhere
+# Mosaic takes seconds for each of its three kernels; the others do for the whole group.
+@pytest.mark.parametrize(
+  "generation",
+  [
+    pytest.param(name, marks=() if name in ("v5e", "tpu7x") else pytest.mark.slow)
+    for name in topologies.GENERATIONS
+  ],
+)
 def test_attention_and_its_gradient(generation):
   q, k = (shape((1, 4096, heads, 128), jnp.bfloat16) for heads in (16, 4))
   ids = shape((1, 4096), jnp.int32)
@@ -72,8 +79,8 @@ def test_quant_matmul(generation, bits, rows):
     generation, f, shape((rows, 8192), jnp.bfloat16), words, scale, scale
   )
   assert len(topologies.kernels(compiled)) == 1
-  # No weights as floats: 67 MB in bfloat16. The product is float32 first.
-  assert compiled.memory_analysis().temp_size_in_bytes < 1e6 + rows * 4096 * 4
+  # No weights as floats: 67 MB in bfloat16. The product is float32 first, and scales may be moved.
+  assert compiled.memory_analysis().temp_size_in_bytes < 4e6 + rows * 4096 * 4
 
 
 @everywhere
