@@ -1,6 +1,7 @@
 """Kernels beside plain jitted JAX and PyTorch on this machine, and as the TPU compilers see them.
 
-Command: python benchmarks/kernels.py [--only NAME ...] [--runs 5] [--no-tpu] [--no-host]
+Command: python benchmarks/kernels.py [--only NAME ...] [--size TEXT] [--runs 5] [--no-tpu]
+    [--no-host]
 
 On the host, runs alternate and figures are medians; the ratio is the peer's time to ours. Memory is
 what one process of its own takes at its peak beyond the inputs. For TPUs nothing runs: VMEM, FLOPs
@@ -21,7 +22,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
-GROUPS = ("vector", "low_bit")
+GROUPS = ("vector", "rans", "low_bit")
 
 # Of one device: 10^12 operations/s of each kind and 10^9 bytes/s. The makers' published figures; a
 # device of tpu7x is half a chip, and int8 is not among its figures: taken as bfloat16.
@@ -33,10 +34,10 @@ PEAKS = {
 }
 
 
-def cases(kind: str, only: list[str] | None) -> list:
+def cases(kind: str, only: list[str] | None, size: str) -> list:
   modules = [importlib.import_module(f"kernel_cases.{group}") for group in GROUPS]
   found = [case for module in modules for case in getattr(module, kind)()]
-  return [case for case in found if not only or case.op in only]
+  return [case for case in found if (not only or case.op in only) and size in case.size]
 
 
 def times(case, runs: int) -> dict[str, float]:
@@ -60,7 +61,7 @@ def peak_megabytes(op: str, size: str, form: str) -> float:
 
 
 def print_peak(op: str, size: str, form: str) -> None:
-  (case,) = [case for case in cases("host_cases", [op]) if case.size == size]
+  (case,) = [case for case in cases("host_cases", [op], size) if case.size == size]
   call = case.forms[form]()
   # The most so far would hide less than what making the inputs took.
   pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -71,10 +72,10 @@ def print_peak(op: str, size: str, form: str) -> None:
   print((peak - before) / 1e6)
 
 
-def host_table(only: list[str] | None, runs: int) -> None:
+def host_table(only: list[str] | None, size: str, runs: int) -> None:
   print("| kernel | size | form | ms | ratio | MB |")
   print("|---|---|---|---:|---:|---:|")
-  for case in cases("host_cases", only):
+  for case in cases("host_cases", only, size):
     spent = times(case, runs)
     for form, value in spent.items():
       peak = peak_megabytes(case.op, case.size, form)
@@ -82,12 +83,12 @@ def host_table(only: list[str] | None, runs: int) -> None:
       print(f"| {case.op} | {case.size} | {form} | {row} |", flush=True)
 
 
-def tpu_table(only: list[str] | None) -> None:
+def tpu_table(only: list[str] | None, size: str) -> None:
   import tpu_topologies as topologies
 
   print("| kernel | size | TPU | VMEM, MB | GFLOP | MB moved | at least, ms | bound by |")
   print("|---|---|---|---:|---:|---:|---:|---|")
-  for case in cases("tpu_cases", only):
+  for case in cases("tpu_cases", only, size):
     for generation, peaks in PEAKS.items():
       compiled = topologies.compile_for(generation, case.function, *case.shapes)
       cost = compiled.cost_analysis()
@@ -104,6 +105,7 @@ def tpu_table(only: list[str] | None) -> None:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--only", nargs="*")
+  parser.add_argument("--size", default="", help="part of a size; all that have it")
   parser.add_argument("--runs", type=int, default=5)
   parser.add_argument("--no-host", action="store_true")
   parser.add_argument("--no-tpu", action="store_true")
@@ -113,9 +115,9 @@ def main() -> None:
     print_peak(*options.peak_of)
     return
   if not options.no_host:
-    host_table(options.only, options.runs)
+    host_table(options.only, options.size, options.runs)
   if not options.no_tpu:
-    tpu_table(options.only)
+    tpu_table(options.only, options.size)
 
 
 if __name__ == "__main__":

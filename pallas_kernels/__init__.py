@@ -45,4 +45,6 @@ from pallas_kernels.quant_matmul import (
   ternary_matmul as ternary_matmul,
   ternary_weights as ternary_weights,
 )
+from pallas_kernels.rans_decode import rans_decode as rans_decode
+from pallas_kernels.rans_encode import rans_encode as rans_encode
 from pallas_kernels.residual_quantize import residual_quantize as residual_quantize

@@ -26,7 +26,7 @@ class TpuCase(NamedTuple):
     function, shapes: what is compiled, and the shapes of its arguments.
     kind: of the products, "bfloat16" or "int8".
     passes: how many products of that kind stand for one of the kernel's, on average; 6 for one of
-      float32, 3 for one with one-hot rows.
+      float32, 3 for one with one-hot rows, 0 where the work is no product.
   """
 
   op: str

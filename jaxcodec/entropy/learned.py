@@ -215,7 +215,7 @@ def _read(prior: LearnedPrior, streams: rans.Streams, lengths, num_active):
     freq = prior_model.frequencies(prior_model.logits(depth, h, latent))
     code, start, size = find(freq, rans.slots(states, PRECISION))
     popped, wanting = rans.pop(states, start, size, PRECISION)
-    popped = rans.refill(popped, rans.read(streams, lanes, at), wanting)
+    popped = rans.refill(popped, rans.read(streams.words, streams.counts, lanes, at), wanting)
     states = jnp.where(there, popped, states)
     at = at + (wanting & there)
     latent = latent + vectors[book, code]

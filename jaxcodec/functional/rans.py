@@ -19,9 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-LOWEST_STATE = 1 << 16
-WORD_BITS = 16
-MAX_PRECISION = 16
+from pallas_kernels import rans_decode, rans_encode
+from pallas_kernels.rans_decode import pop as pop, read as read, refill as refill, slots as slots
+from pallas_kernels.rans_encode import LOWEST_STATE as LOWEST_STATE
 
 
 class Streams(NamedTuple):
@@ -32,56 +32,13 @@ class Streams(NamedTuple):
   states: jax.Array
 
 
-def initial_states(lanes: int) -> jax.Array:
-  return jnp.full((lanes,), LOWEST_STATE, jnp.uint32)
-
-
-def push(states, start, freq, precision: int):
-  """`(states, words, written)` after one more symbol a lane; all [L], `written` is bool.
-
-  freq is 1 to 2^P. A symbol of freq 2^P costs nothing and changes nothing.
-  """
-  written = states >> (32 - precision) >= freq
-  words = states & 0xFFFF
-  states = jnp.where(written, states >> WORD_BITS, states)
-  quotient = states // freq
-  return (quotient << precision) + (states - quotient * freq) + start, words, written
-
-
-def slots(states, precision: int):
-  """Where in [0, 2^P) each lane's next symbol lies: within its interval."""
-  return states & ((1 << precision) - 1)
-
-
-def pop(states, start, freq, precision: int):
-  """`(states, wanting)` without the symbol of that interval; who is below 2^16 wants a word."""
-  states = freq * (states >> precision) + slots(states, precision) - start
-  return states, states < LOWEST_STATE
-
-
-def refill(states, words, wanting):
-  return jnp.where(wanting, (states << WORD_BITS) | words, states)
-
-
 def encode(start, freq, precision: int) -> Streams:
   """Streams of N symbols a lane, from their intervals: uint32 [N, L] each.
 
   Raises:
     ValueError: if shapes or precision do not fit. Intervals are not looked at.
   """
-  if start.ndim != 2 or start.shape != freq.shape:
-    raise ValueError(f"starts {start.shape} and frequencies {freq.shape} must be [N, L] both")
-  _require_precision(precision)
-
-  def step(states, interval):
-    start, freq = interval
-    states, words, written = push(states, start, freq, precision)
-    return states, (words, written)
-
-  intervals = start.astype(jnp.uint32), freq.astype(jnp.uint32)
-  states, (words, written) = jax.lax.scan(
-    step, initial_states(start.shape[1]), intervals, reverse=True
-  )
+  states, words, written = rans_encode(start, freq, precision)
   # Those of the first step come first: the order in which they are read.
   place = jnp.where(written, jnp.cumsum(written, axis=0) - 1, len(start))
   lane = jnp.broadcast_to(jnp.arange(start.shape[1]), place.shape)
@@ -100,44 +57,9 @@ def decode(streams: Streams, cdf, rows, precision: int):
 
   Of any words whatever the symbols are within 0..K - 1; `intact` says whether each lane ended in
   its first state with all its words read.
+
+  Raises:
+    ValueError: if shapes or precision do not fit. Tables and rows are not looked at.
   """
-  _require_precision(precision)
-  cdf = cdf.astype(jnp.uint32)
-  lanes = jnp.arange(rows.shape[1])
-  starts, ends = cdf[:, :-1], cdf[:, 1:]
-
-  def step(carry, row):
-    states, at = carry
-    symbol = find(cdf, row, slots(states, precision))
-    start = starts[row, symbol]
-    states, wanting = pop(states, start, ends[row, symbol] - start, precision)
-    states = refill(states, read(streams, lanes, at), wanting)
-    return (states, at + wanting), symbol
-
-  begin = streams.states, jnp.zeros_like(streams.counts)
-  (states, at), symbols = jax.lax.scan(step, begin, rows)
+  symbols, states, at = rans_decode(*streams, cdf, rows, precision)
   return symbols, (states == LOWEST_STATE) & (at == streams.counts)
-
-
-def read(streams: Streams, lanes, at):
-  """The next word of each lane; 0 after its last."""
-  words = streams.words.at[lanes, at].get(mode="fill", fill_value=0)
-  return jnp.where(at < streams.counts, words, 0)
-
-
-def find(cdf, row, slot):
-  """The symbol int32 [L] whose interval in `cdf[row]` holds each slot: the last that starts there
-  or before."""
-  size = cdf.shape[1] - 1
-  low = jnp.zeros(slot.shape, jnp.int32)
-  for bit in reversed(range((size - 1).bit_length())):
-    trial = low + (1 << bit)
-    inside = trial < size
-    above = cdf[row, jnp.where(inside, trial, 0)] <= slot
-    low = jnp.where(inside & above, trial, low)
-  return low
-
-
-def _require_precision(precision: int) -> None:
-  if not 1 <= precision <= MAX_PRECISION:
-    raise ValueError(f"precision must be 1 to {MAX_PRECISION} bits, not {precision}")

@@ -17,7 +17,8 @@ def dequantize(codes: jax.Array, codebooks: jax.Array) -> jax.Array:
     return total + chosen.astype(jnp.float32), None
 
   # Of the axes, within shard_map, that the loop's results have.
-  begin = jnp.zeros((codes.shape[0], codebooks.shape[-1])) + 0 * codes[:, :1].astype(jnp.float32)
+  zero = sum(jnp.zeros_like(x.sum(), jnp.float32) for x in (codes, codebooks))
+  begin = jnp.zeros((codes.shape[0], codebooks.shape[-1]), jnp.float32) + zero
   total, _ = jax.lax.scan(add, begin, (codes.T, codebooks))
   return total.astype(codebooks.dtype)
 
@@ -28,7 +29,7 @@ def gradient(codes: jax.Array, cotangent: jax.Array, shape: tuple[int, int, int]
   def add(codes):
     # A code outside falls past the last entry, to be dropped; -1 would count from the end.
     place = jnp.where((codes >= 0) & (codes < shape[1]), codes, shape[1])
-    zeros = jnp.zeros(shape[1:]) + 0 * cotangent[:1].sum().astype(jnp.float32)
+    zeros = jnp.zeros(shape[1:], jnp.float32)
     return zeros.at[place].add(cotangent.astype(jnp.float32), mode="drop")
 
   return jax.lax.map(add, codes.T)

@@ -32,7 +32,9 @@ def nearest_code(
     found = _few_rows(some, codebook, bias, entries)
     return jax.lax.dynamic_update_slice_in_dim(codes, found, start, 0)
 
-  return jax.lax.fori_loop(0, turns, turn, jnp.zeros(number, jnp.int32))
+  # Of the axes, within shard_map, that the loop's results have; so below.
+  begin = jnp.zeros_like(z[:, 0], jnp.int32)
+  return jax.lax.fori_loop(0, turns, turn, begin)
 
 
 def _few_rows(z, codebook, bias, entries: int):
@@ -50,7 +52,6 @@ def _few_rows(z, codebook, bias, entries: int):
     code = jnp.where(jnp.isnan(score), 0, code + start)
     return jnp.where(less, score, best[0]), jnp.where(less, code, best[1])
 
-  # Of the shape and, within shard_map, of the axes that the loop's results have.
   worst = jnp.where(jnp.isnan(z[:, 0]), jnp.nan, jnp.inf)
   begin = worst, jnp.zeros_like(worst, jnp.int32)
   return jax.lax.fori_loop(0, turns, turn, begin)[1]

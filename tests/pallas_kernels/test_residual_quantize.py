@@ -113,6 +113,14 @@ def test_the_gradient_of_the_sum_goes_to_the_entries_used(backend):
   np.testing.assert_array_equal(np.vdot(got, step), np.vdot(weight, change))
 
 
+def test_a_cotangent_that_is_no_number_stays_with_the_entries_of_its_row():
+  codes, codebooks = np.int32([[1], [2], [-1]]), grid(1, 5, 7)
+  weight = np.ones((3, 7), np.float32)
+  weight[1:] = np.nan
+  got = jax.jit(jax.grad(lambda books: jnp.vdot(weight, dequantize(codes, books))))(codebooks)
+  np.testing.assert_array_equal(np.isnan(got).any(axis=-1), [[False, False, True, False, False]])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_gradient_of_quantization_passes_straight_through_and_to_the_entries(backend):
   z, codebooks, weight = grid(12, 7, span=9), grid(2, 5, 7, seed=1), grid(12, 7, seed=4)
