@@ -1,7 +1,8 @@
 """Exact softmax attention whose score matrix is never in memory as a whole, on TPU.
 
 Elsewhere XLA computes a few blocks of queries one after the other, each with the keys that the mask
-allows at most. Gradients recompute the weights from the log-sum-exp of each row.
+allows at most; on one CPU, a head after the other. Gradients recompute the weights from the
+log-sum-exp of each row.
 Numerics: scores, softmax and sums in float32; float32 inputs are multiplied in full precision.
 """
 
@@ -10,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.attention import masks, plain, reference, tpu
+from pallas_kernels.attention import cpu, masks, plain, reference, tpu
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.backend import Backend, interpret
@@ -92,7 +93,7 @@ def _on(backend, name, rule, *args):
 
 @functools.cache
 def _forms(name, rule, structure):
-  """Kernel and plain form on flat arrays; cached, so that one program serves equal calls."""
+  """Each platform's form on flat arrays; cached, so that one program serves equal calls."""
 
   def form(module):
     def run(*arrays):
@@ -101,7 +102,7 @@ def _forms(name, rule, structure):
 
     return run
 
-  return {"tpu": form(tpu), "plain": form(plain)}
+  return {"tpu": form(tpu), "cpu": form(cpu), "plain": form(plain)}
 
 
 def _check(q, k, v, mask, bias):
