@@ -1,12 +1,13 @@
 """Kernels beside plain jitted JAX and PyTorch on this machine, and as the TPU compilers see them.
 
-Command: python benchmarks/kernels.py [--only NAME ...] [--size TEXT] [--runs 5] [--no-tpu]
-    [--no-host]
+Command: python benchmarks/kernels.py [--only NAME ...] [--size TEXT] [--forms NAME ...] [--runs 5]
+    [--no-tpu] [--no-host]
 
-On the host, runs alternate and figures are medians; the ratio is the peer's time to ours. Memory is
-what one process of its own takes at its peak beyond the inputs. For TPUs nothing runs: VMEM, FLOPs
-and bytes come from the compiled program, and the roofline's estimate is the longer of FLOPs at the
-chip's peak and bytes at its bandwidth, which no kernel reaches. Needs torch, and libtpu.
+On the host, runs alternate and figures are medians; the ratio is to the time of the first form,
+ours. Memory is what one process of its own takes at its peak beyond the inputs. For TPUs nothing
+runs: VMEM, FLOPs and bytes come from the compiled program, and the roofline's estimate is the
+longer of FLOPs at the chip's peak and bytes at its bandwidth, which no kernel reaches. Needs torch,
+and libtpu.
 """
 
 import argparse
@@ -72,14 +73,16 @@ def print_peak(op: str, size: str, form: str) -> None:
   print((peak - before) / 1e6)
 
 
-def host_table(only: list[str] | None, size: str, runs: int) -> None:
+def host_table(only: list[str] | None, size: str, forms: list[str] | None, runs: int) -> None:
   print("| kernel | size | form | ms | ratio | MB |")
   print("|---|---|---|---:|---:|---:|")
   for case in cases("host_cases", only, size):
+    if forms:
+      case = case._replace(forms={name: case.forms[name] for name in forms})
     spent = times(case, runs)
     for form, value in spent.items():
       peak = peak_megabytes(case.op, case.size, form)
-      row = f"{value:.2f} | {value / spent['ours']:.2f} | {peak:.0f}"
+      row = f"{value:.2f} | {value / next(iter(spent.values())):.2f} | {peak:.0f}"
       print(f"| {case.op} | {case.size} | {form} | {row} |", flush=True)
 
 
@@ -106,6 +109,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--only", nargs="*")
   parser.add_argument("--size", default="", help="part of a size; all that have it")
+  parser.add_argument("--forms", nargs="*", help="columns to run; all if none is named")
   parser.add_argument("--runs", type=int, default=5)
   parser.add_argument("--no-host", action="store_true")
   parser.add_argument("--no-tpu", action="store_true")
@@ -115,7 +119,7 @@ def main() -> None:
     print_peak(*options.peak_of)
     return
   if not options.no_host:
-    host_table(options.only, options.size, options.runs)
+    host_table(options.only, options.size, options.forms, options.runs)
   if not options.no_tpu:
     tpu_table(options.only, options.size)
 

@@ -211,7 +211,10 @@ def test_other_accelerators_are_given_plain_jax():
 
 
 # EnCodec's stages for a million frames, and the largest that the chip takes.
-SIZES = [(1 << 20, 8, 1024, 128), (1 << 16, 12, 2048, 512)]
+SIZES = [
+  (1 << 20, 8, 1024, 128),
+  pytest.param((1 << 16, 12, 2048, 512), marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.xdist_group("tpu")
