@@ -23,7 +23,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
-GROUPS = ("vector", "rans")
+GROUPS = ("vector", "rans", "low_bit")
 
 # Of one device: 10^12 operations/s of each kind and 10^9 bytes/s. The makers' published figures; a
 # device of tpu7x is half a chip, and int8 is not among its figures: taken as bfloat16.

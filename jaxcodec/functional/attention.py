@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import pallas_kernels as kernels
+
 # Queries that share one block of keys; a multiple of what a TPU's registers are wide.
 _BLOCK = 128
 
@@ -20,13 +22,7 @@ def rotary(x, position, base: float = 10_000.0):
 
   Source: Su et al., https://arxiv.org/abs/2104.09864, with the halves of GPT-NeoX.
   """
-  half = x.shape[-1] // 2
-  frequency = base ** (-np.arange(half, dtype=np.float32) / half)
-  steps = position[:, None] + jnp.arange(x.shape[1])
-  angle = (steps[..., None].astype(jnp.float32) * frequency)[:, :, None]
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  a, b = x[..., :half], x[..., half:]
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  return kernels.rotary(x, position[:, None] + jnp.arange(x.shape[1]), base)
 
 
 def window_attention(q, k, v, position, window: int):
