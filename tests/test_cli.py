@@ -72,6 +72,7 @@ def test_decode_writes_the_format_that_the_suffix_names(capsys, tmp_path, coded_
   assert len(sound) >= 8_000
 
 
+@pytest.mark.slow
 def test_stdin_and_stdout_carry_both_kinds_of_data(talk):
   command = [sys.executable, "-m", "jaxcodec.cli"]
   coded = subprocess.run(
@@ -84,6 +85,7 @@ def test_stdin_and_stdout_carry_both_kinds_of_data(talk):
   assert (wave.shape, rate) == ((8_000,), 16_000)
 
 
+@pytest.mark.slow
 def test_raw_samples_go_through_live():
   raw = (8000 * np.sin(np.arange(1000) / 5)).astype("<i2").tobytes()
   command = [sys.executable, "-m", "jaxcodec.cli", "stream", "--bitrate", "1", "--frames", "2"]

@@ -44,7 +44,6 @@ MODULES = {
     segment_stride=48,
   ),
 }
-STREAMS = pytest.mark.parametrize("name", ["zero", "reflect", "centred", "mimi", "lyra"])
 
 MODULES["mimi"] = Mimi(
   config=MimiConfig(
@@ -88,14 +87,15 @@ MODULES["dac"] = Dac(
 )
 
 
-def fast(*names):
-  """Every module, those that are not named in the slow group: a program compiles for a second."""
+def fast(*names, among=tuple(MODULES)):
+  """Each of `among`; those that are not named are in the slow group, as programs compile for long."""
   return pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in names)) for n in MODULES]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in names)) for n in among]
   )
 
 
 EVERY = fast(*MODULES)
+STREAMS = fast("zero", "mimi", among=("zero", "reflect", "centred", "mimi", "lyra"))
 TRACES = collections.Counter()
 
 
@@ -221,9 +221,8 @@ def test_segments_of_any_length_come_back_exactly(length):
   assert y.shape == (2, length, 2)
 
 
-@pytest.mark.parametrize(
-  "length", [pytest.param(n, marks=[pytest.mark.slow] * (n != 106)) for n in (49, 106, 130)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [49, 106])
 def test_segments_are_coded_alone_and_joined_by_their_weights(length):
   codec = codec_of("segmented")
   x = signal(2, length, 2)
@@ -383,7 +382,7 @@ def test_decoding_in_chunks_gives_the_wave_of_the_whole(name, data):
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["zero", "reflect", "mimi", "lyra"])
+@fast("zero", among=("zero", "reflect", "mimi", "lyra"))
 def test_a_row_starts_anew_while_another_goes_on(name):
   codec, (x, want, wave) = codec_of(name), whole_of(name)
   size = 7  # Frames, for the first chunk of a reflecting codec.

@@ -54,6 +54,7 @@ def halver(system_rate=RATE, name="halver"):
   return System(name, 8.0 * system_rate, system_rate, 1, code, (3, 4, 5))
 
 
+@pytest.mark.slow
 def test_a_table_and_json_over_a_folder(capsys, tmp_path, folder):
   target = tmp_path / "found.json"
   arguments = ("--bitrate", "1", "--baselines", "none", "--json", target, folder)

@@ -185,6 +185,7 @@ def test_table_is_plain_text_in_a_pipe(capsys):
   assert head.isascii()
 
 
+@pytest.mark.slow
 def test_matplotlib_is_loaded_only_to_draw():
   code = "import sys, jaxcodec.report; sys.exit('matplotlib' in sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True)

@@ -102,6 +102,7 @@ def test_an_empty_chunk_may_end_a_stream():
   np.testing.assert_allclose(np.concatenate([first, rest], axis=1), wave, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_of_their_own_lengths_are_coded_as_if_alone():
   x, lengths = signal(4, 90, seed=2), np.array([1, HOP, 40, 90])
   codes = jax.jit(lambda c, x, n: jaxcodec.encode(c, x, length=n))(codec(), x, lengths)

@@ -63,5 +63,9 @@ def test_arrays_of_numpy_are_refused_with_objects_or_without(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"{}", b"RIFF"])
 def test_any_other_file_is_no_directory_of_a_codec(tmp_path, content):
-  (tmp_path / "model.safetensors").write_bytes(content)
-  assert "give the one that holds its config.json" in error_of(tmp_path / "model.safetensors")
+  for name, words in (
+    ("model.onnx", "give the one that holds its config.json"),
+    ("model.safetensors", "model.safetensors is not a safetensors file of a codec"),
+  ):
+    (tmp_path / name).write_bytes(content)
+    assert words in error_of(tmp_path / name)

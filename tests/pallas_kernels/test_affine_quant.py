@@ -140,6 +140,7 @@ def test_kernels_pack_and_unpack_as_the_plain_form(
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_no_tile_of_words_races_another(monkeypatch, capfd):
   monkeypatch.setattr(tpu, "DEPTH", 128)
   monkeypatch.setattr(tpu, "COLUMNS", 128)

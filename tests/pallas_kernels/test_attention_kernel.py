@@ -134,6 +134,7 @@ def test_kernel_and_blocks_equal_the_definition(name, monkeypatch):
       )
 
 
+@pytest.mark.slow
 def test_no_block_races_another(monkeypatch, capfd):
   monkeypatch.setattr(tpu, "BLOCK", 128)
   q, k, v, weights = (x[:1, :, :2] for x in inputs())

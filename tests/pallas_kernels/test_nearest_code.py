@@ -99,6 +99,7 @@ def test_rough_scores_miss_the_nearest_seldom_and_by_little(scoring):
   np.testing.assert_array_equal(everywhere, nearest_by_definition(z, codebook))
 
 
+@pytest.mark.slow
 def test_blocks_do_not_race(capfd):
   z, codebook = grid(1030, 8), grid(600, 8, seed=1)
   params = pltpu.InterpretParams(detect_races=True)

@@ -98,6 +98,7 @@ def test_gradients_are_those_of_the_dequantized_product():
   np.testing.assert_allclose(difference, slope, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_no_tile_races_another(monkeypatch, capfd):
   for size, value in (("ROWS", 16), ("FEATURES", 128), ("COLUMNS", 128)):
     monkeypatch.setattr(tpu, size, value)

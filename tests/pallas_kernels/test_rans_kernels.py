@@ -133,6 +133,7 @@ def test_nothing_to_code_leaves_the_first_states(steps, lanes, backend):
   assert symbols.shape == (steps, lanes)
 
 
+@pytest.mark.slow
 def test_blocks_do_not_race(capfd):
   *given, symbols = streams(70, 33, 12)
   cdf, rows = given[3:]

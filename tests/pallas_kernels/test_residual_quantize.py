@@ -145,6 +145,7 @@ def test_no_rows_have_no_codes_and_no_sum(backend):
   assert dequantize(codes, grid(2, 5, 7), backend=backend).shape == (0, 4, 7)
 
 
+@pytest.mark.slow
 def test_blocks_do_not_race(capfd):
   n, q, k, d = RAGGED
   params = pltpu.InterpretParams(detect_races=True)
