@@ -88,7 +88,7 @@ MODULES["dac"] = Dac(
 
 
 def fast(*names, among=tuple(MODULES)):
-  """Each of `among`; those that are not named are in the slow group, as programs compile for long."""
+  """Each of `among`, the slow group for those not named: a program compiles for a second."""
   return pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in names)) for n in among]
   )
