@@ -11,7 +11,7 @@ from pallas_kernels import dequantize, nearest_code, residual_quantize
 from pallas_kernels.nearest_code import tpu
 
 # Rows, entries, features.
-SEARCHES = [(150, 1024, 128), (8192, 1024, 256), (65_536, 16_384, 64)]
+SEARCHES = [(150, 1024, 128), (8192, 1024, 256), (16_384, 16_384, 64), (65_536, 16_384, 64)]
 # Rows, stages, entries, features: two seconds of EnCodec at 24 kHz, and a training batch.
 STAGES = [(150, 8, 1024, 128), (8192, 4, 1024, 256)]
 

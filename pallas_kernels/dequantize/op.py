@@ -30,7 +30,8 @@ def dequantize(
     `[*N, D]` of the codebooks' type.
 
   Raises:
-    ValueError: if the shapes do not fit, the codes are no integers or `backend` is none of these.
+    ValueError: if the shapes do not fit, the codes are no integers, or `backend` is none of
+      these or takes no codebooks of this shape.
   """
   if codebooks.ndim != 3 or codebooks.shape[1] == 0:
     raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
@@ -40,6 +41,8 @@ def dequantize(
     raise ValueError(f"codes must be integers, got {codes.dtype} {codes.shape}")
   if backend not in (None, *get_args(Backend)):
     raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
+  if backend in ("tpu", "interpret") and not tpu.fits(codebooks):
+    raise ValueError(f"codebooks {codebooks.shape} are none that the kernel takes")
   rows = codes.astype(np.int32).reshape(-1, codes.shape[-1])
   return _sum(rows, codebooks, backend).reshape(*codes.shape[:-1], codebooks.shape[-1])
 

@@ -28,7 +28,7 @@ def fits(codebooks: jax.Array) -> bool:
   """Whether a kernel can hold one stage: entries and at least 128 rows of their size."""
   _, entries, features = codebooks.shape
   bytes_ = 4 * pl.cdiv(entries, LANES) * LANES * features
-  return bytes_ <= MOST_BYTES and 4 * LANES * features <= BLOCK_BYTES
+  return bytes_ <= MOST_BYTES and 4 <= 4 * LANES * features <= BLOCK_BYTES
 
 
 def rows_of_block(number: int, features: int) -> int:

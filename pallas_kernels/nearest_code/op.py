@@ -46,7 +46,8 @@ def nearest_code(
     int32 `[*N]`, each in `[0, K)`; it carries no gradient. A row with a NaN gets 0.
 
   Raises:
-    ValueError: if the feature sizes differ, the codebook is empty or an option is none of these.
+    ValueError: if the feature sizes differ, the codebook is empty, an option is none of these or
+      the backend asked for takes no codebook of this shape.
   """
   _check(z, codebook, metric, scoring, candidates, backend)
   # Integers have no gradient, and without this the primitive that picks a backend is asked for one.
@@ -73,10 +74,8 @@ def _search(z, codebook, metric, scoring, candidates, backend):
   }
   if backend is not None:
     return forms[backend](z, codebook)
-  fits = codebook.shape[0] < tpu.MOST_ENTRIES and codebook.shape[1] <= tpu.MOST_FEATURES
-  (codes,) = dispatch(
-    z, codebook, plain=_one(plain), cpu=_one(cpu), tpu=_one(kernel) if fits else None
-  )
+  tpu_form = _one(kernel) if tpu.fits(codebook) else None
+  (codes,) = dispatch(z, codebook, plain=_one(plain), cpu=_one(cpu), tpu=tpu_form)
   return codes
 
 
@@ -111,5 +110,7 @@ def _check(z, codebook, metric, scoring, candidates, backend) -> None:
   for name, (value, known) in options.items():
     if value not in known:
       raise ValueError(f"{name} must be one of {known}, got {value!r}")
+  if backend in ("tpu", "interpret") and not tpu.fits(codebook):
+    raise ValueError(f"codebook {codebook.shape} is none that the kernel takes")
   if not 1 <= candidates <= tpu.CLASSES:
     raise ValueError(f"candidates must be 1 to {tpu.CLASSES}, got {candidates}")

@@ -30,6 +30,11 @@ BLOCK_BYTES = 1 << 20
 MOST_FEATURES = BLOCK_BYTES // 4 // CLASSES
 
 
+def fits(codebook: jax.Array) -> bool:
+  """Whether the kernel takes such a codebook; rows may be any."""
+  return codebook.shape[0] < MOST_ENTRIES and 1 <= codebook.shape[1] <= MOST_FEATURES
+
+
 def nearest_code(
   z: jax.Array,
   codebook: jax.Array,

@@ -46,7 +46,8 @@ def rans_decode(
     0..K - 1 whatever the words are.
 
   Raises:
-    ValueError: if shapes or precision do not fit or `backend` is none of these.
+    ValueError: if shapes or precision do not fit, or `backend` is none of these or takes no such
+      shapes.
   """
   lanes = (rows.shape[-1],) if rows.ndim == 2 else None
   if words.ndim != 2 or words.shape[:1] != lanes or not lanes == counts.shape == states.shape:
@@ -60,6 +61,8 @@ def rans_decode(
     raise ValueError(f"precision must be 1 to {MAX_PRECISION} bits, not {precision}")
   if backend not in (None, *get_args(Backend)):
     raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
+  if backend in ("tpu", "interpret") and not tpu.fits(cdf, rows):
+    raise ValueError(f"rows {rows.shape} and cdf {cdf.shape} are more than the kernel takes")
   given = (
     jnp.asarray(words, jnp.uint32),
     jnp.asarray(counts, jnp.int32),

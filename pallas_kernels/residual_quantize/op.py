@@ -36,7 +36,8 @@ def residual_quantize(
     NaN gets code 0 in every stage.
 
   Raises:
-    ValueError: if the shapes do not fit or `backend` is none of these.
+    ValueError: if the shapes do not fit, or `backend` is none of these or takes no codebooks of
+      this shape.
   """
   if codebooks.ndim != 3 or codebooks.shape[1] == 0:
     raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
@@ -44,6 +45,8 @@ def residual_quantize(
     raise ValueError(f"z has {z.shape[-1]} features, codebooks have {codebooks.shape[-1]}")
   if backend not in (None, *get_args(Backend)):
     raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
+  if backend in ("tpu", "interpret") and not fits(codebooks):
+    raise ValueError(f"codebooks {codebooks.shape} are none that the kernel takes")
   codes, total = _quantize(z.reshape(-1, z.shape[-1]), codebooks, backend)
   return codes.reshape(*z.shape[:-1], codebooks.shape[0]), total.reshape(z.shape)
 

@@ -138,6 +138,8 @@ def test_wrong_calls_are_refused():
     nearest_code(grid(2, 6), grid(0, 6))
   with pytest.raises(ValueError, match="metric must be one of"):
     nearest_code(grid(2, 6), grid(2, 6), metric="l1")
+  with pytest.raises(ValueError, match=r"codebook \(2, 4096\) is none that the kernel takes"):
+    nearest_code(grid(2, 4096), grid(2, 4096), backend="interpret")
   with pytest.raises(ValueError, match="candidates must be 1 to 128, got 0"):
     nearest_code(grid(2, 6), grid(2, 6), candidates=0)
 

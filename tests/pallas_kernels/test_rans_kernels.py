@@ -174,6 +174,8 @@ def test_wrong_calls_are_refused():
   words, counts, states, cdf, rows, _ = streams(2, 3, 9)
   with pytest.raises(ValueError, match=r"counts \(2,\), states \(3,\) and rows \(2, 3\) must be"):
     rans_decode(words, counts[:2], states, cdf, rows, 9)
+  with pytest.raises(ValueError, match=r"cdf \(600, 8\) are more than the kernel takes"):
+    rans_decode(words, counts, states, np.tile(cdf, (200, 1)), rows, 9, backend="interpret")
   with pytest.raises(ValueError, match=r"cdf must be \[R, K \+ 1\] .* got shape \(8,\)"):
     rans_decode(words, counts, states, cdf[0], rows, 9)
 

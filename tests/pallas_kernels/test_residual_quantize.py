@@ -178,6 +178,15 @@ def test_wrong_calls_are_refused():
     dequantize(np.zeros((2, 3), np.int32), grid(1, 5, 7))
   with pytest.raises(ValueError, match=r"codes must be integers, got float32 \(2, 1\)"):
     dequantize(grid(2, 1), grid(1, 5, 7))
+  large = np.broadcast_to(np.float32(0), (1, 8192, 256))
+  with pytest.raises(
+    ValueError, match=r"codebooks \(1, 8192, 256\) are none that the kernel takes"
+  ):
+    residual_quantize(grid(2, 256), large, backend="interpret")
+  with pytest.raises(
+    ValueError, match=r"codebooks \(1, 8192, 256\) are none that the kernel takes"
+  ):
+    dequantize(np.zeros((2, 1), np.int32), large, backend="tpu")
   with pytest.raises(ValueError, match="backend must be None or one of"):
     dequantize(np.zeros((2, 1), np.int32), grid(1, 5, 7), backend="cuda")
 
