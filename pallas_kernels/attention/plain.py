@@ -1,8 +1,6 @@
 """Softmax attention in plain JAX, a few blocks of queries one after the other.
 
-A block meets only the keys that lie within its mask's bounds, and its scores stay in cache. With
-the gradient it takes about half the time of the whole matrix under a causal mask on CPU, and no
-more without one (docs/kernels.md).
+A block meets only the keys that lie within its mask's bounds: half of them under a causal mask.
 """
 
 from typing import NamedTuple
@@ -14,7 +12,7 @@ from pallas_kernels.attention import masks
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import HIGHEST, Rule
 
-# Fewer queries a block are not quicker; more blocks take long to compile.
+# Smaller blocks make small products; more blocks take long to compile.
 ROWS, MOST_BLOCKS = 128, 8
 
 

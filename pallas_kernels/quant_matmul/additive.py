@@ -9,7 +9,7 @@ Source: Egiazarian et al., https://arxiv.org/abs/2401.06118, section 3.1.
 import jax
 import jax.numpy as jnp
 
-# Up to this many rows of x, tables of all products with codewords are quicker than weights.
+# Up to this many rows of x, tables of all products with codewords are less work than weights.
 TABLE_ROWS, TABLE_ENTRIES = 2, 256
 
 

@@ -200,6 +200,25 @@ def test_on_a_mesh_it_is_the_same(mesh):
   np.testing.assert_allclose(got, right, atol=1e-6)
 
 
+def test_in_shard_map_each_device_attends_to_its_rows(mesh, monkeypatch):
+  monkeypatch.setattr(cpu, "FEW_SCORES", 0)
+  q, k = normal(8, 20, 2, 8), normal(8, 20, 1, 8, seed=1)
+  lengths, slopes = np.arange(13, 21, dtype=np.int32), alibi_slopes(2)
+
+  def grads(q, k, lengths, slopes):
+    def loss(q, k):
+      mask = Causal() & Lengths(lengths)
+      return (attention(q, k, k, mask=mask, bias=Alibi(slopes)) ** 2).sum()
+
+    return jax.grad(loss, (0, 1))(q, k)
+
+  rows = P("data")
+  mapped = jax.shard_map(grads, mesh=mesh, in_specs=(rows, rows, rows, P()), out_specs=(rows, rows))
+  got = jax.jit(mapped)(q, k, lengths, slopes)
+  for a, b in zip(got, jax.jit(grads)(q, k, lengths, slopes), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_bad_shapes_are_named():
   q, k = jnp.zeros((2, 5, 4, 8)), jnp.zeros((2, 6, 2, 8))
   for call, message in [

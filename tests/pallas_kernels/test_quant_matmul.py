@@ -194,6 +194,23 @@ def test_columns_may_lie_on_several_devices(mesh):
   np.testing.assert_allclose(y, x @ np.asarray(back), atol=1e-5)
 
 
+def test_in_shard_map_gradients_of_shared_scales_add_up(mesh):
+  x, w = normal(8, 64), normal(64, 8, seed=1)
+  words, scale, offset, _ = jax.jit(lambda w: quantized(w, 4, (32, 1), False))(w)
+
+  def grads(x, words, scale, offset):
+    def loss(x, scale, offset):
+      return (quant_matmul(x, words, scale, offset, bits=4) ** 2).sum()
+
+    return jax.grad(loss, (0, 1, 2))(x, scale, offset)
+
+  rows, whole = P("data"), P()
+  specs = {"in_specs": (rows, whole, whole, whole), "out_specs": (rows, whole, whole)}
+  got = jax.jit(jax.shard_map(grads, mesh=mesh, **specs))(x, words, scale, offset)
+  for a, b in zip(got, jax.jit(grads)(x, words, scale, offset), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)  # Sums of eight parts near 1000.
+
+
 def test_no_rows_give_no_rows():
   words = jnp.zeros((8, 5), jnp.int32)
   one = jnp.ones((1, 1))
