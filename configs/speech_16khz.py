@@ -3,7 +3,7 @@
 Command: python -m launch.train --config configs/speech_16khz.py --workdir DIR \\
   --set data.sources=speech_train.tar
 
-About 40 minutes on two CPU cores. No discriminator: a multi-scale mel distance and the log of the
+Under an hour on two CPU cores. No discriminator: a multi-scale mel distance and the log of the
 wave's relative error.
 """
 
