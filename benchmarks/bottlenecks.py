@@ -353,7 +353,7 @@ def main() -> None:
   parser.add_argument("--only", nargs="*", choices=ENTRIES, default=None)
   parser.add_argument("--pictures", type=pathlib.Path, default=None)
   parser.add_argument("--steps", type=int, default=150)
-  parser.add_argument("--large-steps", type=int, default=100, help="with 100,000 entries")
+  parser.add_argument("--large-steps", type=int, default=600, help="with 100,000 entries")
   parser.add_argument("--large-crops", type=int, default=8000, help="to count use on, training's")
   options = parser.parse_args()
   photos = read_photos(options.data / "photos_train.tar", 1000)
