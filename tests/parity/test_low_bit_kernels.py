@@ -20,7 +20,7 @@ from pallas_kernels import (
 )
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="torch comes with the parity extra")
 
 
 def normal(*shape, seed=0):

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import training_reference as reference
 
 from jaxcodec.training import discriminators as D, losses as L
+
+torch = pytest.importorskip("torch", reason="torch comes with the parity extra")
+
+import training_reference as reference  # noqa: E402 - it imports torch.
 
 pytestmark = pytest.mark.parity
 
