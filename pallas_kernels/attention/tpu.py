@@ -7,43 +7,30 @@ nor computed.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.attention import masks
-from pallas_kernels.attention.bias import Alibi
+from pallas_kernels.attention import blocks, masks
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.dispatch import shape_like
 
-BLOCK = 512
 # The last grid dimension adds up; the others may go to two cores.
 ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel", "arbitrary"))
 
 
-class Plan(NamedTuple):
-  """Static facts of a call: lengths, block sizes, and how many query heads share a key head."""
-
-  queries: int
-  keys: int
-  rows: int
-  columns: int
-  group: int
-
-  @property
-  def blocks(self):
-    return -(-self.queries // self.rows), -(-self.keys // self.columns)
-
-
 def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
   """Output and log-sum-exp, as `plain.forward`."""
-  plan, side = _plan(q, k), _side(bias, mask)
-  q, k, v = _heads_first(q, plan.rows), _heads_first(k, plan.columns), _heads_first(v, plan.columns)
+  plan, side = blocks.plan_of(q, k), blocks.side_of(bias, mask)
+  q, k, v = (
+    blocks.heads_first(q, plan.rows),
+    blocks.heads_first(k, plan.columns),
+    blocks.heads_first(v, plan.columns),
+  )
   batch, heads, _, features = q.shape
-  query, key, specs = _by_query(plan, side, mask, features)
+  query, key, specs = blocks.by_query(plan, side, mask, features)
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
   call = pl.pallas_call(
     functools.partial(_forward_kernel, plan=plan, rule=rule, side=side, mask=masks.bare(mask, 0)),
@@ -71,19 +58,19 @@ def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
     cost_estimate=_cost(plan, q, 2, (q, k, v, q)),
     interpret=interpret,
   )
-  y, lse = call(*_scalars(bias, mask), q, k, v, _arrays(bias, mask, plan))
-  return _heads_third(y, plan.queries), lse[:, :, : plan.queries, 0]
+  y, lse = call(*blocks.scalars(bias, mask), q, k, v, blocks.arrays_of(bias, mask, plan))
+  return blocks.heads_third(y, plan.queries), lse[:, :, : plan.queries, 0]
 
 
 def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule, interpret=False):
   """Cotangents, as `plain.backward`."""
-  plan, side = _plan(q, k), _side(bias, mask)
+  plan, side = blocks.plan_of(q, k), blocks.side_of(bias, mask)
   delta = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1)
-  delta = _padded(jnp.moveaxis(delta, 1, 2)[..., None], plan.rows)
-  lse = _padded(lse[..., None], plan.rows)
-  q, dy = (_heads_first(x, plan.rows) for x in (q, dy))
-  k, v = (_heads_first(x, plan.columns) for x in (k, v))
-  args = (*_scalars(bias, mask), q, k, v, dy, lse, delta, _arrays(bias, mask, plan))
+  delta = blocks.padded(jnp.moveaxis(delta, 1, 2)[..., None], plan.rows)
+  lse = blocks.padded(lse[..., None], plan.rows)
+  q, dy = (blocks.heads_first(x, plan.rows) for x in (q, dy))
+  k, v = (blocks.heads_first(x, plan.columns) for x in (k, v))
+  args = (*blocks.scalars(bias, mask), q, k, v, dy, lse, delta, blocks.arrays_of(bias, mask, plan))
   dq, ds = _backward_queries(args, plan, rule, side, mask, interpret)
   dk, dv = _backward_keys(args, plan, rule, side, mask, interpret)
   dbias = None
@@ -91,14 +78,14 @@ def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule, interpret=False):
     axes = tuple(axis for axis in (0, 1) if bias.shape[axis] == 1)
     ds = ds[:, :, : plan.queries, : plan.keys]
     dbias = ds.sum(axes, keepdims=True).astype(bias.dtype)
-  dk, dv = (_heads_third(x, plan.keys) for x in (dk, dv))
-  return _heads_third(dq, plan.queries), dk, dv, dbias
+  dk, dv = (blocks.heads_third(x, plan.keys) for x in (dk, dv))
+  return blocks.heads_third(dq, plan.queries), dk, dv, dbias
 
 
 def _backward_queries(args, plan, rule, side, mask, interpret):
   q = args[2]
   batch, heads, rows, features = q.shape
-  query, key, specs = _by_query(plan, side, mask, features)
+  query, key, specs = blocks.by_query(plan, side, mask, features)
   block = pl.BlockSpec((1, 1, plan.rows, features), query)
   keys = pl.BlockSpec((1, 1, plan.columns, features), key)
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
@@ -129,7 +116,7 @@ def _backward_queries(args, plan, rule, side, mask, interpret):
 def _backward_keys(args, plan, rule, side, mask, interpret):
   k = args[3]
   batch, heads, _, features = k.shape
-  query, key, specs = _by_key(plan, side, mask)
+  query, key, specs = blocks.by_key(plan, side, mask)
   block = pl.BlockSpec((1, 1, plan.rows, features), query)
   keys = pl.BlockSpec((1, 1, plan.columns, features), key)
   row = pl.BlockSpec((1, 1, plan.rows, 1), query)
@@ -162,9 +149,9 @@ def _forward_kernel(
     total_ref[...] = jnp.zeros_like(total_ref)
     sum_ref[...] = jnp.zeros_like(sum_ref)
 
-  mask = _local_mask(static["mask"], rows, arrays, b)
+  mask = blocks.local_mask(static["mask"], rows, arrays, b)
 
-  @pl.when(_touches(mask, plan, i, j))
+  @pl.when(blocks.touches(mask, plan, i, j))
   def _():
     v = v_ref[0, 0]
     scores, _ = _scores(q_ref[0, 0], k_ref[0, 0], slopes, arrays, mask, (h, i, j), static)
@@ -197,8 +184,8 @@ def _queries_kernel(
   def _():
     sum_ref[...] = jnp.zeros_like(sum_ref)
 
-  mask = _local_mask(static["mask"], rows, arrays, b)
-  touches = _touches(mask, plan, i, j)
+  mask = blocks.local_mask(static["mask"], rows, arrays, b)
+  touches = blocks.touches(mask, plan, i, j)
 
   @pl.when(touches)
   def _():
@@ -238,16 +225,16 @@ def _keys_kernel(
 ):
   plan = static["plan"]
   b, head, j, step = (pl.program_id(axis) for axis in range(4))
-  h, i = _query_block(plan, head, step)
+  h, i = blocks.query_block(plan, head, step)
 
   @pl.when(step == 0)
   def _():
     dk_sum[...] = jnp.zeros_like(dk_sum)
     dv_sum[...] = jnp.zeros_like(dv_sum)
 
-  mask = _local_mask(static["mask"], rows, arrays, b)
+  mask = blocks.local_mask(static["mask"], rows, arrays, b)
 
-  @pl.when(_touches(mask, plan, i, j))
+  @pl.when(blocks.touches(mask, plan, i, j))
   def _():
     q, dy = q_ref[0, 0], dy_ref[0, 0]
     refs = q_ref, k_ref, v_ref, dy_ref, lse_ref, delta_ref
@@ -293,29 +280,6 @@ def _scores(q, k, slopes, arrays, mask, place, static):
   return scores if seen is None else jnp.where(seen, scores, -jnp.inf), bent
 
 
-class Side(NamedTuple):
-  """What kind of bias there is: ALiBi's offset, or a dense bias' first two sizes; how many ids."""
-
-  alibi: int | None
-  dense: tuple[int, int] | None
-  query_ids: int
-  key_ids: int
-
-
-def _side(bias, mask):
-  found = masks.leaves_by_kind(mask)
-  alibi = bias.offset if isinstance(bias, Alibi) else None
-  dense = None if bias is None or alibi is not None else bias.shape[:2]
-  return Side(alibi, dense, len(found["query"]), len(found["key"]))
-
-
-def _plan(q, k):
-  # 16: a register of bfloat16 is 16 rows; 128: a row of scores is whole registers wide.
-  rows = min(BLOCK, -(-q.shape[1] // 16) * 16)
-  columns = min(BLOCK, -(-k.shape[1] // 128) * 128)
-  return Plan(q.shape[1], k.shape[1], rows, columns, q.shape[2] // k.shape[2])
-
-
 def _cost(plan, q, products, arrays):
   """What XLA is told, as if the mask hid nothing and each array were moved once."""
   batch, heads, _, features = q.shape
@@ -327,142 +291,7 @@ def _cost(plan, q, products, arrays):
   )
 
 
-def _padded(x, block):
-  return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % block), (0, 0)))
-
-
-def _heads_first(x, block):
-  return _padded(jnp.swapaxes(x, 1, 2), block)
-
-
-def _heads_third(x, length):
-  return jnp.swapaxes(x[:, :, :length], 1, 2)
-
-
 def _product(a, b, axis_a, axis_b):
   precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
   dims = (((axis_a,), (axis_b,)), ((), ()))
   return jax.lax.dot_general(a, b, dims, precision=precision, preferred_element_type=jnp.float32)
-
-
-def _scalars(bias, mask):
-  rows = [x.astype(jnp.int32) for x in masks.leaves_by_kind(mask)["row"]]
-  # An empty operand cannot be prefetched.
-  stacked = jnp.stack(rows) if rows else jnp.zeros((1, 1), jnp.int32)
-  slopes = bias.slopes.astype(jnp.float32) if isinstance(bias, Alibi) else jnp.zeros(1)
-  return stacked, slopes
-
-
-def _arrays(bias, mask, plan):
-  """Ids as columns and rows, -1 where padded, and a dense bias, by name."""
-  found = masks.leaves_by_kind(mask)
-  rows, columns = -plan.queries % plan.rows, -plan.keys % plan.columns
-
-  def fill(x, width):
-    return jnp.pad(x.astype(jnp.int32), ((0, 0), (0, width)), constant_values=-1)
-
-  arrays: dict = {
-    "query": [fill(x, rows)[:, :, None] for x in found["query"]],
-    "key": [fill(x, columns)[:, None] for x in found["key"]],
-  }
-  if bias is not None and not isinstance(bias, Alibi):
-    arrays["bias"] = jnp.pad(bias, ((0, 0), (0, 0), (0, rows), (0, columns)))
-  return arrays
-
-
-def _specs(plan, side, place):
-  """Blocks of `_arrays` where `place` gives (b, h, i, j) of a grid step."""
-  specs: dict = {
-    "query": [pl.BlockSpec((1, plan.rows, 1), lambda *g: (place(*g)[0], place(*g)[2], 0))]
-    * side.query_ids,
-    "key": [pl.BlockSpec((1, 1, plan.columns), lambda *g: (place(*g)[0], 0, place(*g)[3]))]
-    * side.key_ids,
-  }
-  if side.dense is not None:
-
-    def bias(*grid):
-      b, h, i, j = place(*grid)
-      return (0 if side.dense[0] == 1 else b, 0 if side.dense[1] == 1 else h, i, j)
-
-    specs["bias"] = pl.BlockSpec((1, 1, plan.rows, plan.columns), bias)
-  return specs
-
-
-def _by_query(plan, side, mask, features):
-  """Index maps of query and key blocks, and other arrays' specs, on a grid (b, h, i, j)."""
-  bare = masks.bare(mask, 0)
-
-  def place(b, h, i, j, rows, slopes):
-    if bare is not None:
-      near = _with_rows(bare, rows, b).keys(i * plan.rows, (i + 1) * plan.rows - 1)
-      j = _clip(j, near, plan.columns, plan.blocks[1])
-    return b, h, i, j
-
-  def query(b, h, i, *_):
-    return b, h, i, 0
-
-  def key(*grid):
-    b, h, _, j = place(*grid)
-    return b, masks.whole(h, plan.group), j, 0
-
-  return query, key, _specs(plan, side, place)
-
-
-def _by_key(plan, side, mask):
-  """The same on a grid (b, key head, j, group * i)."""
-  bare = masks.bare(mask, 0)
-
-  def place(b, head, j, step, rows, slopes):
-    h, i = _query_block(plan, head, step)
-    if bare is not None:
-      near = _with_rows(bare, rows, b).queries(j * plan.columns, (j + 1) * plan.columns - 1)
-      i = _clip(i, near, plan.rows, plan.blocks[0])
-    return b, h, i, j
-
-  def query(*grid):
-    b, h, i, _ = place(*grid)
-    return b, h, i, 0
-
-  def key(b, head, j, *_):
-    return b, head, j, 0
-
-  return query, key, _specs(plan, side, place)
-
-
-def _query_block(plan, head, step):
-  """Query head and block of a step over all queries that share a key head."""
-  member = masks.whole(step, plan.blocks[0])
-  return head * plan.group + member, step - member * plan.blocks[0]
-
-
-def _clip(block, near, size, count):
-  """The nearest block that holds any of the indices near[0]..near[1]: no other need be fetched."""
-  low, high = (masks.whole(jnp.clip(jnp.int32(x), 0, count * size - 1), size) for x in near)
-  return jnp.clip(jnp.clip(block, low, high), 0, count - 1)
-
-
-def _with_rows(bare, rows, b):
-  number = masks.kinds(bare).count("row")
-  zeros = [0] * masks.kinds(bare).count("query")
-  values = [rows[n, b] for n in range(number)]
-  return masks.with_leaves(bare, row=values, query=zeros, key=zeros)
-
-
-def _local_mask(bare, rows, arrays, b):
-  if bare is None:
-    return None
-  number = masks.kinds(bare).count("row")
-  return masks.with_leaves(
-    bare,
-    row=[rows[n, b] for n in range(number)],
-    query=[ref[0] for ref in arrays["query"]],
-    key=[ref[0] for ref in arrays["key"]],
-  )
-
-
-def _touches(mask, plan, i, j):
-  if mask is None:
-    return j >= 0
-  queries = i * plan.rows, (i + 1) * plan.rows - 1
-  keys = j * plan.columns, (j + 1) * plan.columns - 1
-  return mask.touches(queries, keys)

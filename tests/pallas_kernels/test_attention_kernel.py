@@ -17,7 +17,7 @@ from pallas_kernels import (
   alibi_slopes,
   attention,
 )
-from pallas_kernels.attention import cpu, masks, tpu
+from pallas_kernels.attention import blocks, cpu, masks
 
 B, TQ, TK, H, G, D = 2, 150, 200, 4, 2, 16  # Ragged against blocks of 128.
 
@@ -113,7 +113,7 @@ def value_and_grads(q, k, v, bias, weights, *, mask, soft_cap, backend, extra=No
 
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_and_blocks_equal_the_definition(name, monkeypatch):
-  monkeypatch.setattr(tpu, "BLOCK", 128)
+  monkeypatch.setattr(blocks, "BLOCK", 128)
   monkeypatch.setattr(cpu, "FEW_SCORES", 0)  # Head after head; other tests have all together.
   mask, bias, soft_cap, dtype = CASES[name]
   q, k, v, weights = inputs(dtype)
@@ -136,7 +136,7 @@ def test_kernel_and_blocks_equal_the_definition(name, monkeypatch):
 
 @pytest.mark.slow
 def test_no_block_races_another(monkeypatch, capfd):
-  monkeypatch.setattr(tpu, "BLOCK", 128)
+  monkeypatch.setattr(blocks, "BLOCK", 128)
   q, k, v, weights = (x[:1, :, :2] for x in inputs())
   k, v = k[:, :, :1], v[:, :, :1]
   bias = Alibi(alibi_slopes(2))

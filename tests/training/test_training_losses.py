@@ -79,3 +79,20 @@ def test_learning_rates_follow_their_shapes():
   wanted = 2 * np.minimum(1, (steps + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * steps / 100))
   np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(found[1], 2 * 0.9**steps, rtol=1e-3)
+
+
+def test_spectra_are_compared_as_their_definition_has_it():
+  rng = np.random.default_rng(2)
+  x, y = rng.normal(0, 0.3, (2, 2, 1500, 1)).astype(np.float32)
+  wanted = 0.0
+  for window in (512, 128):
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    spectra = []
+    for wave in (x, y):
+      padded = np.pad(wave[..., 0], ((0, 0), (window // 2, window // 2)), "reflect")
+      frames = np.lib.stride_tricks.sliding_window_view(padded, window, axis=1)[:, :: window // 4]
+      spectra.append(np.abs(np.fft.rfft(frames * hann)))
+    powers = [np.log10(np.maximum(spectrum, 1e-5) ** 2) for spectrum in spectra]
+    wanted += np.abs(powers[0] - powers[1]).mean() + np.abs(spectra[0] - spectra[1]).mean()
+  found = jax.jit(lambda x, y: L.stft_loss(x, y, (512, 128)))(x, y)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from jaxcodec.training import sharding
+from jaxcodec.training import checkpoints, sharding
 from jaxcodec.training.config import Mesh
 from jaxcodec.training.state import init_state
 
@@ -57,6 +57,32 @@ def test_rules_place_codebooks_and_the_rest_is_split_by_its_largest_axis(mesh):
   wrong = Mesh(data=1, fsdp=2, model=4, rules=((r"codebooks$", P("model")),))
   with pytest.raises(ValueError, match=r"codebooks of shape .* does not divide"):
     sharding.state_shardings(shapes, made, wrong)
+
+
+def test_a_checkpoint_is_restored_onto_other_meshes(mesh, tmp_path):
+  del mesh  # Eight devices are there.
+  config = micro.config()
+  shapes = jax.eval_shape(lambda key: init_state(key, config), jax.random.key(0))
+  rng = np.random.default_rng(0)
+  drawn = jax.tree.map(lambda leaf: (9 * rng.random(leaf.shape)).astype(leaf.dtype), shapes)
+
+  def shardings_on(number, **axes):
+    chosen = Mesh(fsdp_smallest=1, **axes)
+    made = sharding.make_mesh(chosen, jax.devices()[:number])
+    return sharding.state_shardings(shapes, made, chosen)
+
+  layouts = (
+    shardings_on(8, data=2, fsdp=2, model=2),
+    shardings_on(2, data=1, fsdp=2),
+    shardings_on(1),
+  )
+  with checkpoints.opened(config, tmp_path) as checkpointer:
+    checkpoints.save(checkpointer, 1, jax.device_put(drawn, layouts[0]), 0.0)
+  for layout in layouts:
+    with checkpoints.opened(config, tmp_path) as checkpointer:
+      found = checkpoints.restore(checkpointer, shapes, layout)
+    jax.tree.map(np.testing.assert_array_equal, found, drawn)
+    assert jax.tree.map(lambda leaf: leaf.sharding, found) == layout
 
 
 @pytest.fixture(scope="module")
