@@ -87,6 +87,8 @@ ENTRIES: dict[str, Entry] = {
   "residual VQ": Entry(B.ResidualVQ(4, 256, WIDTH), averages=True),
   "residual VQ, shared": Entry(B.ResidualVQ(4, 256, WIDTH, shared=True), averages=True),
   "group-residual VQ": Entry(B.GroupResidualVQ(2, 2, 256, WIDTH), averages=True),
+  "residual VQ, gradient": Entry(B.ResidualVQ(4, 256, WIDTH)),
+  "group-residual VQ, gradient": Entry(B.GroupResidualVQ(2, 2, 256, WIDTH)),
   "product VQ": Entry(B.GroupResidualVQ(4, 1, 256, WIDTH), averages=True),
   "masked-channel residual VQ": Entry(B.ResidualVQ(4, 256, WIDTH, num_bands=3), averages=True),
   "factorised residual VQ": Entry(B.FactorizedRVQ(4, 256, WIDTH, 8)),
