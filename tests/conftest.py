@@ -28,6 +28,15 @@ def data() -> pathlib.Path:
   return folder
 
 
+def pytest_collection_modifyitems(items):
+  """Files that take long come first, so that the last ones, one a worker, are short."""
+  order = {}
+  for item in items:
+    weight = 30 if item.get_closest_marker("slow") or item.get_closest_marker("parity") else 1
+    order[item.path] = order.get(item.path, 0) + weight
+  items.sort(key=lambda item: order[item.path], reverse=True)
+
+
 _modules = itertools.count(1)
 
 

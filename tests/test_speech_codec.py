@@ -41,28 +41,24 @@ def test_its_files_name_the_weights_that_they_always_did(codec):
 
 @pytest.mark.slow
 def test_the_learned_prior_saves_a_seventh_on_held_out_speakers(codec, data):
-  size = np.zeros(2)
-  for wave in read_clips(data, 6):
-    x = wave[None, :, None]
-    files = [jaxcodec.compress(codec, x, learned=learned) for learned in (False, True)]
-    np.testing.assert_array_equal(*(jaxcodec.decompress(file) for file in files))
-    size += [len(file) for file in files]
-  assert size[1] <= 0.85 * size[0]
+  x = np.concatenate(read_clips(data, 6))[None, : 20 * 16_000, None]
+  files = [jaxcodec.compress(codec, x, learned=learned) for learned in (False, True)]
+  np.testing.assert_array_equal(*(jaxcodec.decompress(file, codec) for file in files))
+  assert len(files[1]) <= 6 / 7 * len(files[0])
 
 
 @pytest.mark.slow
 def test_speech_stays_intelligible_and_more_bits_help(codec, data):
-  found, clips = {}, read_clips(data, 5)
-  seconds = sum(map(len, clips)) / 16_000
+  clips = read_clips(data, 5)
+  wave = np.concatenate(clips)
+  found = {}
   for bitrate in (1000, 3000, 6000):
-    scores, size = [], 0
-    for wave in clips:
-      file = jaxcodec.compress(codec, wave[None, :, None], bitrate=bitrate)
-      size += len(file)
-      decoded = jaxcodec.decompress(file, codec)
-      scores.append(metrics.stoi(wave, decoded[0, :, 0], 16_000))
+    file = jaxcodec.compress(codec, wave[None, :, None], bitrate=bitrate)
+    assert 8 * len(file) / (len(wave) / 16_000) < 1.05 * bitrate
+    decoded = jaxcodec.decompress(file, codec)[0, :, 0]
+    parts = np.split(decoded, np.cumsum([len(clip) for clip in clips])[:-1])
+    scores = [metrics.stoi(*pair, 16_000) for pair in zip(clips, parts, strict=True)]
     found[bitrate] = np.mean(scores)
-    assert 8 * size / seconds < 1.05 * bitrate
   assert found[6000] >= 0.80
   assert found[1000] < found[3000] < found[6000]
 
@@ -97,7 +93,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
   sample, rate = soundfile.read(bundled_samples()[1], dtype="float32")
   # getrusage would count the parent's peak in: a child starts as its copy.
   peaks = {}
-  for minutes in (1, 10):
+  for minutes in (1, 5):
     path = tmp_path / f"{minutes}.flac"
     repeats = -(-minutes * 60 * rate // len(sample))
     soundfile.write(path, np.tile(sample, repeats)[: minutes * 60 * rate], rate)
@@ -115,5 +111,5 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
       peaks[command, minutes] = int(out) / 1024
     assert soundfile.info(path.with_suffix(".wav")).frames == minutes * 60 * rate
   for command in ("encode", "decode"):
-    assert peaks[command, 10] < 1000
-    assert peaks[command, 10] < peaks[command, 1] + 100
+    assert peaks[command, 5] < 1000
+    assert peaks[command, 5] < peaks[command, 1] + 50

@@ -1,4 +1,4 @@
-"""Against the reference implementations, as `tests/recorded/make_bottlenecks.py` has recorded them.
+"""Against the reference implementations, as scripts of `tests/recorded` have recorded them.
 
 Codes are equal, outputs within 1e-5, gradients within 1e-4, running averages after three updates
 within 1e-5. Where a reference is wrong, a test says by how much it differs from ours.
@@ -14,15 +14,15 @@ import pytest
 
 from jaxcodec import bottlenecks as B, functional as F
 
-FILE = pathlib.Path(__file__).parents[1] / "recorded" / "bottlenecks.npz"
+RECORDED = pathlib.Path(__file__).parents[1] / "recorded"
 equal = np.testing.assert_array_equal
 output_close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 gradient_close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 
 
 @functools.cache
-def recorded(case: str) -> dict[str, np.ndarray]:
-  with np.load(FILE) as file:
+def recorded(case: str, name: str = "bottlenecks") -> dict[str, np.ndarray]:
+  with np.load(RECORDED / f"{name}.npz") as file:
     return {name.split("/")[1]: file[name] for name in file.files if name.startswith(case + "/")}
 
 
@@ -455,3 +455,68 @@ def test_codes_are_switched_off_and_forced():
     encode(forced=forced[:1])
   with pytest.raises(ValueError, match=r"disabled \(15,\) must be \[16\]"):
     encode(disabled=off[1:])
+
+
+def test_factorized_as_descript_audio_codec():
+  """Codes, losses and every gradient in training, two rows leaving stages out."""
+  found = recorded("dac", "codecs")
+  module = B.FactorizedRVQ(3, 8, 6, codebook_features=4)
+  names = ("in_kernel", "in_bias", "codebooks", "out_kernel", "out_bias")
+
+  @jax.jit
+  def step(params, z):
+    def loss(params, z):
+      out = module.apply({"params": params}, z, num_active=found["num_active"])
+      pull = 0.25 * out.loss + out.codebook_loss
+      return jnp.vdot(found["weight"], out.z) + pull, out
+
+    return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, z)
+
+  (to_params, to_z), out = step({name: found[name] for name in names}, found["z"])
+  active = np.arange(3) < found["num_active"][:, None, None]
+  # A stage that a row leaves out has no code here; there it has one that nothing uses.
+  equal(out.codes, np.where(active, found["codes"], -1))
+  output_close(out.z, found["z_q"])
+  output_close(out.loss, found["commitment"])
+  output_close(out.codebook_loss, found["codebook"])
+  gradient_close(to_z, found["to_z"])
+  for name in names:
+    gradient_close(to_params[name], found[f"to_{name}"])
+
+
+def test_split_as_moshi():
+  """Three updates of the averages, every gradient, and a batch without the last codebook."""
+  found = recorded("mimi", "codecs")
+  module = B.SplitRVQ(4, 8, features=5, dimension=6)
+  names = ("semantic_in", "semantic_out", "acoustic_in", "acoustic_out")
+
+  @jax.jit
+  def step(params, z, weight, number):
+    def loss(params, z):
+      out = module.apply({"params": params}, z, num_active=number)
+      return jnp.vdot(weight, out.z) + out.loss, out
+
+    return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, z)
+
+  move = jax.jit(functools.partial(F.ema_update, decay=0.8))
+  codebooks = found["codebooks0"]
+  ema = F.ema_state(codebooks)
+  for n in range(4):
+    codebooks_then = found[f"codebooks{n}"]
+    output_close(codebooks, codebooks_then)
+    params = {name: {"kernel": found[name]} for name in names}
+    params |= {"semantic": {"codebooks": codebooks_then[:1]}}
+    params |= {"acoustic": {"codebooks": codebooks_then[1:]}}
+    number = found[f"num_active{n}"]
+    (to_params, to_z), out = step(params, found[f"z{n}"], found[f"weight{n}"], number)
+    equal(out.codes[..., :number], found[f"codes{n}"])
+    assert (out.codes[..., number:] == -1).all()
+    output_close(out.z, found[f"z_q{n}"])
+    output_close(out.loss, found[f"loss{n}"])
+    gradient_close(to_z, found[f"to_z{n}"])
+    for name in names:
+      gradient_close(to_params[name]["kernel"], found[f"to_{name}{n}"])
+    if n < 3:
+      codebooks, ema = move(ema, out.statistics)
+  output_close(ema.counts, found["counts"])
+  output_close(ema.sums, found["sums"])

@@ -1,14 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import tpu_topologies as topologies
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from pallas_kernels.dispatch import dispatch, shape_like
-
-pytestmark = pytest.mark.xdist_group("tpu")
 
 
 def plain(x, y):

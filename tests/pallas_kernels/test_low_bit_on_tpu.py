@@ -21,8 +21,6 @@ from pallas_kernels import (
   ternary_matmul,
 )
 
-pytestmark = pytest.mark.xdist_group("tpu")
-
 shape = jax.ShapeDtypeStruct
 everywhere = pytest.mark.parametrize("generation", topologies.GENERATIONS)
 

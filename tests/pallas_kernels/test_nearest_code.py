@@ -202,7 +202,6 @@ def test_other_accelerators_are_given_plain_jax():
 REST = [(g, dtype) for g in topologies.GENERATIONS for dtype in (jnp.float32, jnp.int8)]
 
 
-@pytest.mark.xdist_group("tpu")
 @pytest.mark.parametrize(
   ("generation", "dtype"),
   [(g, jnp.bfloat16) for g in topologies.GENERATIONS]
@@ -221,7 +220,6 @@ def test_the_search_compiles_for_tpus_at_real_sizes(generation, dtype):
   assert compiled.cost_analysis()["flops"] >= 2 * (1 << 20) * 16_384 * 256
 
 
-@pytest.mark.xdist_group("tpu")
 @pytest.mark.parametrize(
   ("k", "scoring"),
   [(1, "float32"), pytest.param(1 << 20, "int8", marks=pytest.mark.slow)],
@@ -233,7 +231,6 @@ def test_one_entry_and_a_million_of_512_features_compile_whole(k, scoring):
   assert len(topologies.kernels(compiled)) == 1
 
 
-@pytest.mark.xdist_group("tpu")
 def test_a_codebook_over_tpus_is_searched_by_the_kernel():
   devices = topologies.devices("v5e")
   mesh = jax.sharding.Mesh(devices, ("k",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -187,7 +187,6 @@ def test_other_accelerators_are_given_plain_jax():
   assert "custom_call" not in jax.export.export(push, platforms=["cuda"])(x, x).mlir_module()
 
 
-@pytest.mark.xdist_group("tpu")
 @pytest.mark.parametrize("generation", topologies.GENERATIONS)
 def test_compiles_for_tpus_at_real_sizes(generation):
   x = jax.ShapeDtypeStruct((5000, 4096), jnp.uint32)

@@ -227,7 +227,6 @@ SIZES = [
 ]
 
 
-@pytest.mark.xdist_group("tpu")
 @pytest.mark.parametrize("generation", topologies.GENERATIONS)
 @pytest.mark.parametrize("size", SIZES)
 def test_both_kernels_compile_for_tpus_at_real_sizes(generation, size):
@@ -241,7 +240,6 @@ def test_both_kernels_compile_for_tpus_at_real_sizes(generation, size):
     assert topologies.vmem_bytes(compiled) < 14 << 20
 
 
-@pytest.mark.xdist_group("tpu")
 def test_a_stage_too_large_for_the_chip_goes_by_the_kernel_of_the_search():
   z = jax.ShapeDtypeStruct((1000, 256), jnp.float32)
   compiled = topologies.compile_for("v5e", residual_quantize, z, z.update(shape=(2, 8192, 256)))

@@ -19,12 +19,6 @@ from reference import count_ties, share_used, signal  # noqa: E402
 pytestmark = pytest.mark.parity
 
 
-def each(*names):
-  """A case for each configuration; its cases share a worker, as making the reference takes long."""
-  groups = [pytest.param(name, marks=pytest.mark.xdist_group(f"dac-{name}")) for name in names]
-  return pytest.mark.parametrize("name", groups)
-
-
 LENGTHS = ("1", "hop-1", "hop", "hop+1", "3.37 s")
 # Codebooks for each length: few, some, all.
 SHARES = {"1": 0.5, "hop-1": 0.2, "hop": 1.0, "hop+1": 0.0, "3.37 s": 1.0}
@@ -94,7 +88,7 @@ def compare(model, codec, x, count):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@each(*dac_reference.CONFIGS)
+@pytest.mark.parametrize("name", dac_reference.CONFIGS)
 def test_codes_and_wave_equal_those_of_transformers(pair, name, length):
   model, codec = pair(name)
   hop = codec.hop_length
@@ -105,7 +99,7 @@ def test_codes_and_wave_equal_those_of_transformers(pair, name, length):
 
 
 @pytest.mark.slow
-@each("24khz", "44khz")  # 16 kHz has the network of 24 kHz.
+@pytest.mark.parametrize("name", ["24khz", "44khz"])  # 16 kHz has the network of 24 kHz.
 def test_codes_and_wave_of_half_a_minute_equal_those_of_transformers(pair, name):
   """An eighth as wide: at full width these are minutes, in which only the width is new."""
   model, codec = pair(name, narrow=True)
@@ -113,7 +107,7 @@ def test_codes_and_wave_of_half_a_minute_equal_those_of_transformers(pair, name)
   compare(model, codec, x, len(codec.codebook_sizes))
 
 
-@each(*dac_reference.CONFIGS)
+@pytest.mark.parametrize("name", dac_reference.CONFIGS)
 def test_the_reference_uses_its_codebooks(pair, name):
   """Were a few entries to win always, equal codes would say little."""
   model, codec = pair(name)

@@ -23,11 +23,7 @@ BANDWIDTHS = {
 }
 
 pytestmark = pytest.mark.parity
-# The cases of a configuration share a worker, as making the reference takes long.
-EACH = pytest.mark.parametrize(
-  "name",
-  [pytest.param(name, marks=pytest.mark.xdist_group(f"encodec-{name}")) for name in BANDWIDTHS],
-)
+EACH = pytest.mark.parametrize("name", BANDWIDTHS)
 
 encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 decode = jax.jit(jaxcodec.decode)

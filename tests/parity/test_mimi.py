@@ -17,7 +17,7 @@ pytest.importorskip("transformers", reason="transformers comes with the parity e
 import mimi_reference  # noqa: E402 - they import torch.
 from reference import count_ties, euclidean, share_used, signal  # noqa: E402
 
-pytestmark = [pytest.mark.parity, pytest.mark.xdist_group("mimi")]
+pytestmark = pytest.mark.parity
 
 HOP, RATE = 1920, 24_000
 LENGTHS = {
