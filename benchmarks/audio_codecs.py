@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 
 CODECS = ("encodec", "dac", "mimi")
 CONTESTANTS = ("jaxcodec", "eager", "compiled")
+CLASSES = {"encodec": "EncodecModel", "dac": "DacModel", "mimi": "MimiModel"}
 
 
 def reference_model(name: str):
@@ -31,8 +33,7 @@ def reference_model(name: str):
   import transformers
 
   torch.manual_seed(0)
-  classes = {"encodec": "EncodecModel", "dac": "DacModel", "mimi": "MimiModel"}
-  cls = getattr(transformers, classes[name])
+  cls = getattr(transformers, CLASSES[name])
   config = cls.config_class()
   if name == "dac":
     config = cls.config_class(sampling_rate=44_100)
@@ -67,45 +68,50 @@ def torch_functions(name: str, model, compiled: bool):
   return encode, decode
 
 
-def contestants(name: str, seconds: float, which):
-  """For each contestant, a function that encodes and one that decodes, both until it is done."""
+def sound_of(config, name: str, seconds: float) -> np.ndarray:
+  """[1, 1, T] of whole frames."""
+  hop = config.hop_length if name != "mimi" else 1920
+  steps = round(seconds * config.sampling_rate) // hop * hop
+  return np.random.default_rng(0).normal(0, 0.1, (1, 1, steps)).astype(np.float32)
+
+
+def theirs(name: str, model, x, compiled: bool):
+  """A function that encodes and one that decodes, in PyTorch."""
   import torch
 
   # What torch.compile cannot follow it leaves eager, and says so at length.
   torch._logging.set_logs(dynamo=logging.ERROR)
-  model = reference_model(name)
-  rate = model.config.sampling_rate
-  hop = model.config.hop_length if name != "mimi" else 1920
-  steps = round(seconds * rate) // hop * hop
-  x = np.random.default_rng(0).normal(0, 0.1, (1, 1, steps)).astype(np.float32)
-  found = {}
+  wave = torch.from_numpy(x)
+  encode, decode = torch_functions(name, model, compiled)
   with torch.inference_mode():
-    wave = torch.from_numpy(x)
-    for contestant in ("eager", "compiled"):
-      if contestant in which:
-        encode, decode = torch_functions(name, model, contestant == "compiled")
-        codes = encode(wave)
-        found[contestant] = (
-          lambda encode=encode: encode(wave),
-          lambda decode=decode, codes=codes: decode(codes),
-        )
+    codes = encode(wave)
+  return lambda: encode(wave), lambda: decode(codes)
+
+
+def ours(directory: str, x):
+  """The same of jaxcodec, both until it is done."""
+  import jax
+
+  import jaxcodec
+
+  codec, wave = jaxcodec.load(directory), jax.device_put(x.transpose(0, 2, 1))
+  encode, decode = jax.jit(jaxcodec.encode), jax.jit(jaxcodec.decode)
+  codes = encode(codec, wave)
+  return (
+    lambda: encode(codec, wave).block_until_ready(),
+    lambda: decode(codec, codes).block_until_ready(),
+  )
+
+
+def contestants(name: str, seconds: float, which):
+  """For each contestant, a function that encodes and one that decodes."""
+  model = reference_model(name)
+  x = sound_of(model.config, name, seconds)
+  found = {key: theirs(name, model, x, key == "compiled") for key in which if key != "jaxcodec"}
   if "jaxcodec" in which:
-    import jax
-
-    import jaxcodec
-
     with tempfile.TemporaryDirectory() as directory:
       model.save_pretrained(directory)
-      codec = jaxcodec.load(directory)
-    if which == ("jaxcodec",):
-      del model
-    ours = jax.device_put(x.transpose(0, 2, 1))
-    encode, decode = jax.jit(jaxcodec.encode), jax.jit(jaxcodec.decode)
-    codes = encode(codec, ours)
-    found["jaxcodec"] = (
-      lambda: encode(codec, ours).block_until_ready(),
-      lambda: decode(codec, codes).block_until_ready(),
-    )
+      found["jaxcodec"] = ours(directory, x)
   return found
 
 
@@ -129,23 +135,37 @@ def timed(name: str, seconds: float, rounds: int, which) -> dict[str, dict[str, 
   }
 
 
-def peak_memory(name: str, seconds: float, contestant: str) -> float:
-  """MiB that a process of its own takes at most, all included."""
-  command = [sys.executable, "-m", "benchmarks.audio_codecs", "--one", name, str(seconds)]
-  out = subprocess.run([*command, contestant], capture_output=True, text=True, check=True)
-  return float(out.stdout.splitlines()[-1])
+def peak_memory(name: str, seconds: float, which) -> list[float]:
+  """MiB that a process of each contestant's own takes at most, all included."""
+  model, peaks = reference_model(name), []
+  with tempfile.TemporaryDirectory() as directory:
+    model.save_pretrained(directory)
+    np.save(pathlib.Path(directory) / "x.npy", sound_of(model.config, name, seconds))
+    for key in which:
+      command = [sys.executable, "-m", "benchmarks.audio_codecs", "--one", name, directory, key]
+      out = subprocess.run(command, capture_output=True, text=True, check=True)
+      peaks.append(float(out.stdout.splitlines()[-1]))
+  return peaks
 
 
-def run_one(name: str, seconds: float, contestant: str) -> None:
-  import resource
-
-  import torch
-
-  functions = contestants(name, seconds, (contestant,))[contestant]
-  with torch.inference_mode():
-    for function in functions:
+def run_one(name: str, directory: str, contestant: str) -> None:
+  x = np.load(pathlib.Path(directory) / "x.npy")
+  if contestant == "jaxcodec":
+    for function in ours(directory, x):
       function()
-  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+  else:
+    import torch
+    import transformers
+
+    cls = getattr(transformers, CLASSES[name])
+    with torch.inference_mode():
+      for function in theirs(
+        name, cls.from_pretrained(directory).eval(), x, contestant == "compiled"
+      ):
+        function()
+  # Not getrusage, which counts in what the process was forked from.
+  status = pathlib.Path("/proc/self/status").read_text()
+  print(int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024)
 
 
 def main() -> None:
@@ -159,8 +179,7 @@ def main() -> None:
   parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.one:
-    name, seconds, contestant = options.one
-    return run_one(name, float(seconds), contestant)
+    return run_one(*options.one)
   rows = []
   print(f"{os.cpu_count()} cores; medians of {options.rounds} rounds, seconds; ratios: theirs/ours")
   print(f"{'codec':8} {'sound':>6} {'what':7} {'ours':>8} {'eager':>8} {'compiled':>8}   ratios")
@@ -174,7 +193,7 @@ def main() -> None:
         print(f"{name:8} {seconds:5g}s {what:7} {shown}   {ratios}", flush=True)
         rows.append({"codec": name, "seconds": seconds, "what": what, "times": cells})
       if options.memory:
-        peaks = [peak_memory(name, seconds, key) for key in options.contestants]
+        peaks = peak_memory(name, seconds, options.contestants)
         print(f"{name:8} {seconds:5g}s MiB     " + " ".join(f"{peak:8.0f}" for peak in peaks))
         rows.append({"codec": name, "seconds": seconds, "what": "MiB", "peaks": peaks})
   if options.json:

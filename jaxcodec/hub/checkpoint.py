@@ -52,13 +52,21 @@ class Tensors:
       if other is not None:
         raise CodecError(f"{path} holds no {name}: {foreign.refusal(other)}")
       raise CodecError(f"{path} holds no {name}")
+
+    def opened():
+      return safetensors.safe_open(self.path, framework="numpy")
+
+    def array(name: str) -> np.ndarray:
+      # The whole file is mapped while it is open: held open, it would be in memory a second time.
+      with opened() as file:
+        return file.get_tensor(name)
+
     try:
-      file = safetensors.safe_open(self.path, framework="numpy")
+      with opened() as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
       raise CodecError(f"{self.path} is not a safetensors file: {error}") from None
-    self._shape = lambda name: tuple(file.get_slice(name).get_shape())
-    self._array = file.get_tensor
-    self._left = set(file.keys())
+    self._shape, self._array, self._left = shapes.__getitem__, array, set(shapes)
 
   def __contains__(self, name: str) -> bool:
     return name in self._left
@@ -71,7 +79,7 @@ class Tensors:
     if found != tuple(shape):
       raise CodecError(f"weight {name} in {self.path} has shape {found}, {tuple(shape)} needed")
     self._left.discard(name)
-    array = self._array(name).astype(dtype)
+    array = self._array(name).astype(dtype, copy=False)
     if not np.isfinite(array).all():
       raise CodecError(f"weight {name} in {self.path} is not finite")
     return array
