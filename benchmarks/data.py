@@ -1,6 +1,6 @@
 """How fast batches of sound come, how much of them is padding, and what placing them ahead saves.
 
-    python benchmarks/data.py SOUNDS [--seconds 4.0] [--rows 16] [--batches 30]
+    python -m benchmarks.data SOUNDS [--seconds 4.0] [--rows 16] [--batches 30]
 
 SOUNDS is a folder, a tar or a prepared dataset. Batches are read at 16 kHz by four threads: crops
 of one length, crops of three lengths, and whole files packed into rows. Then a small step of

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
   """Boxes, each the indices of what lies in it, every index once.
 
-  The largest come first, each into the fullest box that has room: never more than 11/9 of the
-  boxes that are needed, and two thirds of one (Johnson 1973, best fit decreasing).
+  The largest come first, each into the fullest box that has room: best fit decreasing, which takes
+  at most 11/9 of the boxes that are needed, and four (Johnson 1973).
 
   Args:
     sizes: of the things, from 1 to `capacity`.

@@ -81,13 +81,13 @@ def run(
     place = functools.partial(_global, mesh=mesh)
     batches = map(place, pipeline.batches(config.data, data, first))
     objectives, traced = [], min(first + 3, config.num_steps - 1)
-    following = None
+    following = next(batches, None)
     metrics: dict[str, Any] = {}
-    hidden = quiet or jax.process_index() > 0
-    log = watch.Log(workdir, first, config.num_steps, hidden)
+    writes = jax.process_index() == 0
+    log = watch.Log(workdir, first, config.num_steps, quiet=quiet or not writes, writes=writes)
     with contextlib.ExitStack() as tracing, log:
       for step in range(first, config.num_steps):
-        batch = next(batches) if following is None else following
+        batch = following
         if config.quantization.kmeans_batches and step == config.quantization.start_step:
           state = _with_kmeans(state, key, data, step, place, config)
         if profile and step == traced:
@@ -108,7 +108,7 @@ def run(
             f"{config.stop_after} steps in a row were not finite, the last of them {done}: {reason}"
           )
         last, stopping = done == config.num_steps, stop.asked(done)
-        if jax.process_index() == 0 and (done % config.log_every == 0 or last):
+        if done % config.log_every == 0 or last:
           log.write(done, {name: float(metrics[name]) for name in sorted(metrics)})
         if config.samples_every and (done % config.samples_every == 0 or last):
           samples.show(log, state, batch, done, workdir, config, mesh)

@@ -79,16 +79,22 @@ def test_pictures_are_scaled_turned_and_made_grey(tmp_path):
 
 
 def test_a_corrupt_picture_is_named_counted_and_skipped(pictures, tmp_path, capsys):
-  (tmp_path / "header.png").write_bytes(b"nothing")
+  some, broken = tmp_path / "some", tmp_path / "broken"
   whole = (pictures / "wide.png").read_bytes()
-  (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-  data = make(Pictures(sources=(str(tmp_path), str(pictures)), size=(8, 8), weights=(1.0, 99.0)))
+  for folder in (some, broken):
+    folder.mkdir()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+  (some / "header.png").write_bytes(b"nothing")
+  (some / "wide.png").write_bytes(whole)
+  data = make(Pictures(sources=(str(some),), size=(8, 8)))
   assert "header.png" in capsys.readouterr().err
-  assert np.isfinite(data[0]).all()
-  only = make(Pictures(sources=(str(tmp_path),), size=(8, 8)))
+  assert all(np.isfinite(data[i]).all() for i in range(3))
+  error = capsys.readouterr().err
+  assert error.count("\n") == 1
+  assert "half.png" in error
+  assert "(2 so far)" in error
   with pytest.raises(CodecError, match=r"a hundred files in a row .*half\.png"):
-    only[0]
-  assert capsys.readouterr().err.count("half.png") == 1
+    make(Pictures(sources=(str(broken),), size=(8, 8)))[0]
   with pytest.raises(ValueError, match=r"data\.size"):
     make(Pictures(sources=(str(pictures),), size=(0, 8)))
 
