@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import torch
 import vector_quantize_pytorch as vqp
 
-from jaxcodec import bottlenecks as B, functional as F
+from jaxcodec import bottlenecks as B, functional as F, terminal
 
 SHAPE, ENTRIES = (8, 1024, 256), 1024
 PLAIN = {"dim": 256, "codebook_size": ENTRIES, "threshold_ema_dead_code": 0, "decay": 0.99}
@@ -170,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

@@ -28,7 +28,7 @@ import numpy as np
 import optax
 from PIL import Image
 
-from jaxcodec import bottlenecks as B, functional as F
+from jaxcodec import bottlenecks as B, functional as F, terminal
 
 WIDTH, SIDE = 32, 8
 
@@ -374,4 +374,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

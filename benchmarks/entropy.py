@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcodec import terminal
 from jaxcodec.entropy import lanes, rans64, tables
 from jaxcodec.functional import rans
 
@@ -166,4 +167,5 @@ def information(cdf, rows, symbols) -> float:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   sys.exit(main())

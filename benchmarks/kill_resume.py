@@ -21,6 +21,8 @@ import numpy as np
 import soundfile
 from orbax.checkpoint import v1 as ocp
 
+from jaxcodec import terminal
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -94,4 +96,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   sys.exit(main())

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 import jaxcodec
+from jaxcodec import terminal
 from jaxcodec.entropy import container, learned
 
 _BITRATES = (1000, 2000, 3000, 6000)
@@ -130,4 +131,5 @@ def row(source: str, bitrate: int, both) -> str:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcodec
-from jaxcodec import bitstream, chunked
+from jaxcodec import bitstream, chunked, terminal
 from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.mimi import Mimi, MimiConfig
@@ -138,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

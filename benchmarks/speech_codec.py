@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 import jaxcodec
-from jaxcodec import metrics
+from jaxcodec import metrics, terminal
 
 
 def read_clips(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -72,4 +72,5 @@ def row(codec, source: str, waves: list[np.ndarray], bitrate: int) -> str:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

@@ -22,6 +22,7 @@ import torch.nn.functional as TF
 import transformers
 from transformers.audio_utils import mel_filter_bank
 
+from jaxcodec import terminal
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.data.sound import Sound
 from jaxcodec.layers.seanet import SEANetConfig
@@ -209,4 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
   parser = _parser()
   _keep_compiled_programs()
+  terminal.look_for_no_absent_accelerator()
   try:
     options = parser.parse_args(arguments)
     options.run(options)

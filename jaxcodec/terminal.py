@@ -2,8 +2,11 @@
 
 import argparse
 import hashlib
+import importlib.metadata
+import importlib.util
 import io
 import math
+import os
 import pathlib
 import sys
 import time
@@ -14,6 +17,32 @@ from jaxcodec.errors import CodecError
 
 class UsageError(Exception):
   """A wrong call: exit status 2."""
+
+
+def look_for_no_absent_accelerator() -> None:
+  """Tells jax to use the CPU where nothing else can be, unless `JAX_PLATFORMS` says otherwise.
+
+  With the package libtpu installed (as the tests have it, for its compiler) jax would try a TPU on
+  any machine, and libtpu and its profiler print pages on stderr where there is none.
+  """
+  plugins = importlib.util.find_spec("jax_plugins") or importlib.metadata.entry_points(
+    group="jax_plugins"
+  )
+  if plugins or may_have_tpu() or os.environ.get("JAX_PLATFORMS"):
+    return
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  if "jax" in sys.modules:
+    import jax
+
+    # It has read its environment already.
+    jax.config.update("jax_platforms", "cpu")
+
+
+def may_have_tpu(root: pathlib.Path = pathlib.Path("/")) -> bool:
+  """Whether the machine has a device that could be a TPU: Google's on the PCI bus, or in /dev."""
+  vendors = root.glob("sys/bus/pci/devices/*/vendor")
+  nodes = (*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*"))
+  return bool(nodes) or any(path.read_text().strip() == "0x1ae0" for path in vendors)
 
 
 def size(text: str) -> int:

@@ -23,6 +23,8 @@ import numpy as np
 import soundfile
 from scipy import signal
 
+from jaxcodec import terminal
+
 SAMPLE_RATE = 16_000  # Hz
 LEVEL = -23.0  # dBFS, root mean square over the whole file
 
@@ -145,4 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

@@ -13,6 +13,7 @@ import pathlib
 import sys
 from typing import NoReturn
 
+from jaxcodec import terminal
 from jaxcodec.errors import CodecError
 
 
@@ -25,6 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
+  terminal.look_for_no_absent_accelerator()
   try:
     options = _parser().parse_args(arguments)
     if options.distributed:

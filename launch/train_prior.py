@@ -25,6 +25,7 @@ from rich.progress import track
 
 import jaxcodec
 from configs.speech_16khz_prior import Config, get_config
+from jaxcodec import terminal
 from jaxcodec.entropy import prior_model
 from jaxcodec.hub import learned_prior
 
@@ -163,6 +164,7 @@ def export(params, codebooks, out: pathlib.Path, config: Config) -> None:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--out", type=pathlib.Path, required=True)

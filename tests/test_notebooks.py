@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import matplotlib
 import pytest
@@ -21,6 +22,13 @@ def run(name: str, folder, monkeypatch, **changes: str) -> dict:
   names: dict = {}
   exec(compile(code, name, "exec"), names)
   return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_badge_opens_the_very_notebook_in_colab(path):
+  first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+  (address,) = re.findall(r"\(https://colab\.research\.google\.com/github/(\S+)\)", first)
+  assert address.endswith(f"/blob/main/notebooks/{path.name}")
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 import jaxcodec
-from jaxcodec import chunked, metrics
+from jaxcodec import chunked, metrics, terminal
 from jaxcodec.entropy import adaptive, lyra_packets
 
 CHUNK = 10 * 16_000  # Samples of the one shape that is compiled.
@@ -113,4 +113,5 @@ def stream_error(codec, wave: np.ndarray, bitrate: int) -> float:
 
 
 if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
   main()

@@ -31,6 +31,7 @@ class MimiConfig:
     net: of the convolutions, causal and padded with zeros.
     num_layers, num_heads, hidden, window, base: see `WindowTransformer`.
     stride: latents of the Transformer per frame.
+    scan_layers: `WindowTransformer.scan`; released weights have layers one by one.
   """
 
   net: SEANetConfig
@@ -40,10 +41,17 @@ class MimiConfig:
   window: int = 250
   base: float = 10_000.0
   stride: int = 2
+  scan_layers: bool = False
 
   def transformer(self) -> WindowTransformer:
     return WindowTransformer(
-      self.num_layers, self.num_heads, self.hidden, self.window, self.base, name="transformer"
+      self.num_layers,
+      self.num_heads,
+      self.hidden,
+      self.window,
+      self.base,
+      self.scan_layers,
+      name="transformer",
     )
 
 

@@ -1,25 +1,35 @@
-"""Crops of sound as batches, by Grain: a batch is a function of the seed and the step alone.
-
-So a run goes on where it stopped without a saved position, any number of processes see the same
-global batches, each its rows of them, and neither threads nor workers change what comes.
-"""
+"""Sound as examples: crops of one length, of several, or short clips packed into rows."""
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-from jaxcodec.data import sources as sources_lib
+from jaxcodec.data import packing, sources as sources_lib
 from jaxcodec.data.health import Health, reason_of
+from jaxcodec.data.pipeline import Part
 from jaxcodec.errors import CodecError
 
 _MARGIN = (
   256  # Samples read before and after a crop that is resampled: the filter's reach and more.
 )
+
+
+class Packed(NamedTuple):
+  """Clips one after another.
+
+  Attributes:
+    x: float32 [..., T, C].
+    segments: int32 [..., T / hop], the clip, from 1, that a frame belongs to; 0 for none.
+  """
+
+  x: np.ndarray
+  segments: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +40,10 @@ class Sound:
     sources: folders, tars and prepared datasets.
     weights: the share of each among the crops; () for the same.
     segment_seconds: of a crop, filled up to whole frames. A shorter file is followed by zeros.
+    buckets: shorter lengths in seconds. A file is cropped to the longest of all lengths that it
+      has, the crops of a step have one length, and the shorter it is the more rows make the step:
+      as many times `batch_size` as it goes into `segment_seconds`, rounded.
+    packed: whether whole files shorter than a segment share rows, as `Packed`.
     gain_db: a gain is drawn from this range, then made smaller if samples would pass 1.
     num_threads: that read and decode.
     num_workers: processes that do, 0 for threads of this one alone.
@@ -39,19 +53,53 @@ class Sound:
   sources: tuple[str, ...] = ()
   weights: tuple[float, ...] = ()
   segment_seconds: float
+  buckets: tuple[float, ...] = ()
+  packed: bool = False
   gain_db: tuple[float, float] = (0.0, 0.0)
   num_threads: int = 4
   num_workers: int = 0
   max_bad_share: float = 0.01
 
+  suffixes: ClassVar[frozenset[str]] = sources_lib.SOUNDS
+
   def segment_samples(self, codec) -> int:
     """Samples of a crop: a multiple of the codec's hop length."""
-    frames = math.ceil(self.segment_seconds * codec.sample_rate / codec.hop_length - 1e-9)
-    return max(1, frames) * codec.hop_length
+    return _whole_frames(self.segment_seconds, codec)
+
+  def shape(self, codec) -> tuple[int, ...]:
+    """Of the longest example."""
+    return self.segment_samples(codec), codec.channels
+
+  def check(self) -> None:
+    if self.packed and self.buckets:
+      raise ValueError("data.packed and data.buckets: one of them, as packed rows have one length")
+    if any(not 0 < seconds < self.segment_seconds for seconds in self.buckets):
+      raise ValueError(f"data.buckets={self.buckets} must be shorter than data.segment_seconds")
+
+  def parts(self, source: Sequence[sources_lib.File], codec, health: Health) -> list[Part]:
+    pieces = _measured(source, self.num_threads, health)
+    if self.packed:
+      return [Part(*_packed(source, pieces, self, codec, health))]
+    lengths = sorted({*self.buckets, self.segment_seconds})
+    places = [sum(p.frames / p.rate >= length for length in lengths[1:]) for p in pieces]
+    found, seconds = [], []
+    for place, length in enumerate(lengths):
+      here = [piece for piece, own in zip(pieces, places, strict=True) if own == place]
+      crops = Crops(source, here, length, health)
+      seconds.append(len(crops) * length)
+      shape = _whole_frames(length, codec), codec.sample_rate, codec.channels
+      load, times = _Load(crops, self.gain_db, shape), round(self.segment_seconds / length)
+      found.append(Part(crops, load, times=times))
+    total = sum(seconds)
+    return [p._replace(share=s / total) for p, s in zip(found, seconds, strict=True)]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Piece:
+def _whole_frames(seconds: float, codec) -> int:
+  frames = math.ceil(seconds * codec.sample_rate / codec.hop_length - 1e-9)
+  return max(1, frames) * codec.hop_length
+
+
+class _Piece(NamedTuple):
   """A file that crops are taken from.
 
   Attributes:
@@ -64,34 +112,38 @@ class _Piece:
   rate: int
 
 
-class Crops:
-  """Crops of a source: entry i is a crop of the file that the i-th part of its sound lies in."""
+def _measured(source, num_threads: int, health: Health) -> list[_Piece]:
+  """The files that can be read, by their headers; CodecError if there are none."""
 
-  def __init__(self, source: Sequence[sources_lib.File], config: Sound, health: Health):
-    self._source, self._health = source, health
-    with ThreadPoolExecutor(max(1, config.num_threads)) as pool:
-      pieces = [piece for piece in pool.map(self._measured, range(len(source))) if piece]
-    if not pieces:
-      raise CodecError("not one file of the data can be read")
-    self._pieces = pieces
-    parts = [max(1, int(p.frames / p.rate / config.segment_seconds)) for p in pieces]
-    self._ends = np.cumsum(parts)
-
-  def _measured(self, index: int) -> _Piece | None:
-    file = self._source[index]
+  def measure(index: int) -> _Piece | None:
+    file = source[index]
     try:
       info = soundfile.info(sources_lib.stream(file))
     except (soundfile.LibsndfileError, RuntimeError) as error:
-      self._health.bad(file.name, reason_of(error))
+      health.bad(file.name, reason_of(error))
       return None
     if info.frames < 1:
-      self._health.bad(file.name, "no samples")
+      health.bad(file.name, "no samples")
       return None
-    self._health.good()
+    health.good()
     return _Piece(index, info.frames, info.samplerate)
 
+  with ThreadPoolExecutor(max(1, num_threads)) as pool:
+    pieces = [piece for piece in pool.map(measure, range(len(source))) if piece]
+  if not pieces:
+    raise CodecError("not one file of the data can be read")
+  return pieces
+
+
+class Crops:
+  """Crops of files: entry i is the file that the i-th crop's length of their sound lies in."""
+
+  def __init__(self, source, pieces: list[_Piece], seconds: float, health: Health):
+    self._source, self._pieces, self._health = source, pieces, health
+    self._ends = np.cumsum([max(1, int(p.frames / p.rate / seconds)) for p in pieces])
+
   def __len__(self) -> int:
-    return int(self._ends[-1])
+    return int(self._ends[-1]) if self._pieces else 0
 
   def __getitem__(self, index) -> _Piece:
     return self._pieces[int(np.searchsorted(self._ends, index, side="right"))]
@@ -99,17 +151,26 @@ class Crops:
   def load(self, piece: _Piece, rng: np.random.Generator, samples: int, rate: int, channels: int):
     """A random crop float32 [samples, channels]; of another file if this one cannot be read."""
     for _ in range(100):
-      file = self._source[piece.index]
-      try:
-        crop = _crop(file, piece, rng, samples, rate)
-      except (soundfile.LibsndfileError, RuntimeError) as error:
-        self._health.bad(file.name, reason_of(error))
-      else:
-        if np.isfinite(crop).all():
-          return _mixed(crop, channels)
-        self._health.bad(file.name, "samples that are not finite")
+      crop = _read(self._source, piece, rng, (samples, rate, channels), self._health)
+      if crop is not None:
+        return crop
       piece = self[rng.integers(len(self))]
-    raise CodecError(f"a hundred files in a row cannot be read, the last of them {file.name}")
+    raise CodecError("a hundred files in a row cannot be read")
+
+
+def _read(source, piece: _Piece, rng, shape, health: Health) -> np.ndarray | None:
+  """A crop of `shape` samples, rate and channels; None, said and counted, if it cannot be read."""
+  samples, rate, channels = shape
+  file = source[piece.index]
+  try:
+    crop = _crop(file, piece, rng, samples, rate)
+  except (soundfile.LibsndfileError, RuntimeError) as error:
+    health.bad(file.name, reason_of(error))
+    return None
+  if not np.isfinite(crop).all():
+    health.bad(file.name, "samples that are not finite")
+    return None
+  return _mixed(crop, channels)
 
 
 def _crop(file, piece: _Piece, rng: np.random.Generator, samples: int, rate: int) -> np.ndarray:
@@ -139,77 +200,61 @@ def _mixed(x: np.ndarray, channels: int) -> np.ndarray:
 class _Load:
   """Draws a crop and its gain; an object and not a closure, as workers unpickle it."""
 
-  def __init__(self, crops: Crops, config: Sound, samples: int, rate: int, channels: int):
-    self._crops, self._gain_db = crops, config.gain_db
-    self._shape = samples, rate, channels
+  def __init__(self, crops: Crops, gain_db: tuple[float, float], shape: tuple[int, int, int]):
+    self._crops, self._gain_db, self._shape = crops, gain_db, shape
 
   def __call__(self, piece: _Piece, rng: np.random.Generator) -> np.ndarray:
-    x = self._crops.load(piece, rng, *self._shape)
-    if self._gain_db == (0.0, 0.0):
-      return x
-    gain = 10 ** (rng.uniform(*self._gain_db) / 20)
-    return x * np.float32(min(gain, 1 / max(np.abs(x).max(), 1e-3)))
+    return _with_gain(self._crops.load(piece, rng, *self._shape), rng, self._gain_db)
 
 
-class _Rows:
-  """The rows of global batches that a process has: a contiguous part of each."""
-
-  def __init__(self, rows, batch_size: int, process: int, processes: int, num_steps: int):
-    self._rows, self._batch, self._local = rows, batch_size, batch_size // processes
-    self._first, self._length = process * self._local, num_steps * self._local
-
-  def __len__(self) -> int:
-    return self._length
-
-  def __getitem__(self, index):
-    step, row = divmod(int(index), self._local)
-    return self._rows[step * self._batch + self._first + row]
+def _with_gain(x: np.ndarray, rng: np.random.Generator, gain_db: tuple[float, float]):
+  if gain_db == (0.0, 0.0):
+    return x
+  gain = 10 ** (rng.uniform(*gain_db) / 20)
+  return x * np.float32(min(gain, 1 / max(np.abs(x).max(), 1e-3)))
 
 
-def dataset(
-  config: Sound,
-  codec,
-  *,
-  batch_size: int,
-  num_steps: int,
-  seed: int,
-  process: int = 0,
-  processes: int = 1,
-):
-  """A `grain.MapDataset` of this process's rows [B / processes, T, C] of each step's batch.
-
-  Raises:
-    CodecError: for a source that is missing, empty, or has too many files that cannot be read.
-    ValueError: for weights that do not fit the sources, or a batch that processes do not divide.
-  """
-  import grain
-
-  if not config.sources:
-    raise ValueError("data.sources is empty: name a folder, a tar or a prepared dataset")
-  weights = config.weights or (1.0,) * len(config.sources)
-  if len(weights) != len(config.sources) or min(weights) <= 0:
-    raise ValueError(f"data.weights={weights} for {len(config.sources)} sources")
-  if batch_size % processes:
-    raise ValueError(f"batch_size={batch_size} does not divide over {processes} processes")
-  health = Health(config.max_bad_share)
-  samples, parts = config.segment_samples(codec), []
-  for i, path in enumerate(config.sources):
-    crops = Crops(sources_lib.open_source(path, sources_lib.SOUNDS), config, health)
-    load = _Load(crops, config, samples, codec.sample_rate, codec.channels)
-    part = grain.MapDataset.source(crops).seed(seed + i).shuffle().repeat()
-    parts.append(part.random_map(load))
-  total = sum(weights)
-  rows = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, [w / total for w in weights])
-  local = _Rows(rows, batch_size, process, processes, num_steps)
-  return grain.MapDataset.source(local).batch(batch_size // processes)
+def _packed(source, pieces: list[_Piece], config: Sound, codec, health: Health):
+  """`(rows, load)`: each row a tuple of files that fit, a longer file alone in several."""
+  most = config.segment_samples(codec) // codec.hop_length
+  sizes = [
+    min(most, math.ceil(p.frames / p.rate * codec.sample_rate / codec.hop_length)) for p in pieces
+  ]
+  rows = [tuple(pieces[i] for i in row) for row in packing.best_fit(sizes, most)]
+  crops = [int(sum(p.frames / p.rate for p in row) / config.segment_seconds) for row in rows]
+  rows = [row for row, n in zip(rows, crops, strict=True) for _ in range(max(1, n))]
+  return rows, _Pack(source, rows, config, codec, health)
 
 
-def batches(config: Sound, data, start: int = 0) -> Iterator[np.ndarray]:
-  """The batches of `dataset` from step `start` on, read ahead by threads or workers."""
-  import grain
+class _Pack:
+  """Draws the order, the gains and, of files longer than a row, the crop of a row of files."""
 
-  options = grain.ReadOptions(num_threads=config.num_threads, prefetch_buffer_size=8)
-  ahead = data[start:].to_iter_dataset(options)
-  if config.num_workers:
-    ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.num_workers))
-  return iter(ahead)
+  def __init__(self, source, rows: list[tuple[_Piece, ...]], config: Sound, codec, health: Health):
+    self._source, self._rows, self._health, self._gain_db = source, rows, health, config.gain_db
+    self._samples, self._hop = config.segment_samples(codec), codec.hop_length
+    self._rate, self._channels = codec.sample_rate, codec.channels
+
+  def __call__(self, row: tuple[_Piece, ...], rng: np.random.Generator) -> Packed:
+    for _ in range(100):
+      clips = [
+        clip for i in rng.permutation(len(row)) if (clip := self._clip(row[i], rng)) is not None
+      ]
+      if clips:
+        return self._joined(clips)
+      row = self._rows[rng.integers(len(self._rows))]
+    raise CodecError("a hundred rows of files that cannot be read")
+
+  def _clip(self, piece: _Piece, rng: np.random.Generator) -> np.ndarray | None:
+    samples = min(self._samples, math.ceil(piece.frames / piece.rate * self._rate))
+    x = _read(self._source, piece, rng, (samples, self._rate, self._channels), self._health)
+    if x is None:
+      return None
+    x = np.pad(x, ((0, -samples % self._hop), (0, 0)))
+    return _with_gain(x, rng, self._gain_db)
+
+  def _joined(self, clips: list[np.ndarray]) -> Packed:
+    x = np.concatenate(clips)
+    lengths = [len(clip) // self._hop for clip in clips]
+    segments = np.repeat(np.arange(1, len(clips) + 1, dtype=np.int32), lengths)
+    missing = self._samples - len(x)
+    return Packed(np.pad(x, ((0, missing), (0, 0))), np.pad(segments, (0, missing // self._hop)))

@@ -1,6 +1,7 @@
 """A causal Transformer over a sliding window, for signals that come whole or in chunks."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxcodec import functional as F
@@ -58,6 +59,8 @@ class WindowTransformer(nn.Module):
     hidden: width of the feed-forward parts.
     window: steps that one step sees, itself included.
     base: of the rotary embedding's frequencies.
+    scan: whether the layers are one whose weights, below "layers", have them as their first axis:
+      a program that is compiled in the time of one layer. Else they are "layer_0", "layer_1", ...
   """
 
   num_layers: int
@@ -65,6 +68,7 @@ class WindowTransformer(nn.Module):
   hidden: int
   window: int
   base: float = 10_000.0
+  scan: bool = False
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
@@ -75,10 +79,20 @@ class WindowTransformer(nn.Module):
       nothing = (jnp.zeros(shape, x.dtype),) * 2
       state = {"position": jnp.zeros(batch, jnp.int32), "past": (nothing,) * self.num_layers}
     position, past = state["position"], []
-    for i in range(self.num_layers):
-      layer = TransformerLayer(
-        self.num_heads, self.hidden, self.window, self.base, name=f"layer_{i}"
+    fields = self.num_heads, self.hidden, self.window, self.base
+    if self.scan:
+      layers = nn.scan(
+        TransformerLayer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, 0),
+        length=self.num_layers,
       )
-      x, after = layer(x, position, state["past"][i])
-      past.append(after)
+      stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *state["past"])
+      x, after = layers(*fields, name="layers")(x, position, stacked)
+      past = [jax.tree.map(lambda leaf, i=i: leaf[i], after) for i in range(self.num_layers)]
+    else:
+      for i in range(self.num_layers):
+        x, after = TransformerLayer(*fields, name=f"layer_{i}")(x, position, state["past"][i])
+        past.append(after)
     return x, {"position": position + steps, "past": tuple(past)}

@@ -12,7 +12,9 @@ import optax.contrib
 from jax.sharding import PartitionSpec as P
 
 from jaxcodec.audio.sound_codec import SoundCodec
+from jaxcodec.data.pictures import Pictures
 from jaxcodec.data.sound import Sound
+from jaxcodec.data.videos import Videos
 from jaxcodec.training import losses
 
 
@@ -209,7 +211,7 @@ class Train:
   Attributes:
     name: of the codec that comes out.
     codec: its module.
-    data: sound to learn from.
+    data: what to learn from.
     batch_size: rows of a step, over all devices and all of `accumulate`.
     accumulate: parts that a step's batch is taken in, their gradients averaged.
     average_decay: of the averaged weights, which the codec that comes out has; less at first.
@@ -224,7 +226,7 @@ class Train:
 
   name: str
   codec: SoundCodec
-  data: Sound
+  data: Sound | Pictures | Videos
   batch_size: int
   num_steps: int
   optimizer: Adam | Muon

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcodec.data.sound import Packed
 from jaxcodec.training.config import Train
 from jaxcodec.training.state import TrainState
 
@@ -14,6 +15,7 @@ def diagnose(state: TrainState, batch, finite, config: Train) -> str:
   Args:
     finite: of the step's metrics.
   """
+  batch = batch.x if isinstance(batch, Packed) else batch
   if not bool(jnp.isfinite(batch).all()):
     return "the batch itself holds numbers that are not finite"
   parts = []

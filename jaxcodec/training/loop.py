@@ -1,5 +1,6 @@
 """The loop around the step: data, mesh, checkpoints, what is shown, and how a run ends."""
 
+import contextlib
 import functools
 import pathlib
 import signal
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxcodec.data import sound
+from jaxcodec.data import pipeline
+from jaxcodec.data.sound import Packed
 from jaxcodec.errors import CodecError
 from jaxcodec.hub import run as run_files
 from jaxcodec.training import checkpoints, codebooks, diagnosis, samples, sharding, watch
@@ -48,7 +50,7 @@ def run(
   sharding.check_batch(config.batch_size, config.accumulate, mesh)
   check(config)
   try:
-    data = sound.dataset(
+    data = pipeline.dataset(
       config.data,
       config.codec,
       batch_size=config.batch_size,
@@ -77,22 +79,25 @@ def run(
       state = checkpoints.restore(checkpointer, shapes, shardings)
     first = int(state.step)
     place = functools.partial(_global, mesh=mesh)
-    batches = sound.batches(config.data, data, first)
-    objectives, trace = [], None
+    batches = map(place, pipeline.batches(config.data, data, first))
+    objectives, traced = [], min(first + 3, config.num_steps - 1)
+    following = next(batches, None)
     metrics: dict[str, Any] = {}
-    hidden = quiet or jax.process_index() > 0
-    with watch.Log(workdir, first, config.num_steps, hidden) as log:
+    writes = jax.process_index() == 0
+    log = watch.Log(workdir, first, config.num_steps, quiet=quiet or not writes, writes=writes)
+    with contextlib.ExitStack() as tracing, log:
       for step in range(first, config.num_steps):
-        batch = place(next(batches))
+        batch = following
         if config.quantization.kmeans_batches and step == config.quantization.start_step:
           state = _with_kmeans(state, key, data, step, place, config)
-        if profile and step == first + 3:
-          trace = jax.profiler.trace(str(workdir / "profile"))
-          trace.__enter__()
+        if profile and step == traced:
+          tracing.enter_context(jax.profiler.trace(str(workdir / "profile")))
         state, metrics = step_fn(state, batch, key)
-        if trace is not None and step == first + 6:
+        # Placed while the step runs.
+        following = next(batches, None)
+        if step == traced + 2:
           jax.block_until_ready(metrics["objective"])
-          trace.__exit__(None, None, None)
+          tracing.close()
         finite = metrics.pop("finite")
         objectives.append(metrics["objective"])
         done = step + 1
@@ -106,7 +111,7 @@ def run(
         if done % config.log_every == 0 or last:
           log.write(done, {name: float(metrics[name]) for name in sorted(metrics)})
         if config.samples_every and (done % config.samples_every == 0 or last):
-          samples.show(log, state, batch, done, workdir, config)
+          samples.show(log, state, batch, done, workdir, config, mesh)
         if done % config.save_every == 0 or last or stopping:
           checkpoints.save(checkpointer, done, state, _mean(objectives))
           objectives = []
@@ -153,9 +158,10 @@ def _initial(init, shardings):
   return jax.jit(init, out_shardings=shardings, compiler_options=quick)
 
 
-def _global(rows: np.ndarray, mesh) -> jax.Array:
+def _global(rows, mesh):
   """This process's rows as its part of the global batch."""
-  return jax.make_array_from_process_local_data(sharding.batch_sharding(mesh), rows)
+  place = functools.partial(jax.make_array_from_process_local_data, sharding.batch_sharding(mesh))
+  return jax.tree.map(place, rows)
 
 
 def _with_kmeans(state: TrainState, key, data, step: int, place, config: Train) -> TrainState:
@@ -163,9 +169,14 @@ def _with_kmeans(state: TrainState, key, data, step: int, place, config: Train) 
   wanted = range(step, min(step + config.quantization.kmeans_batches, len(data)))
 
   @jax.jit
-  def encode(params, x):
+  def encode(params, batch):
+    x, segments = batch if isinstance(batch, Packed) else (batch, None)
     z, _ = config.codec.apply({"params": params}, x, method=lambda codec, x: codec.encoder(x))
-    return z
+    if segments is not None:
+      # k-means passes over what is not finite.
+      z = jnp.where(segments[..., None] > 0, z, jnp.nan)
+    # Batches may differ in length.
+    return z.reshape(-1, z.shape[-1])
 
   @jax.jit
   def start(params, average, z):

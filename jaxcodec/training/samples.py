@@ -6,7 +6,9 @@ import pathlib
 import jax
 import numpy as np
 import soundfile
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcodec.data.sound import Packed
 from jaxcodec.functional import spectral
 from jaxcodec.training.config import Train
 from jaxcodec.training.state import TrainState
@@ -15,33 +17,38 @@ from jaxcodec.training.watch import Log
 _SECONDS = 4.0  # Of sound, at most, that are shown.
 
 
-def show(log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, config: Train):
+def show(
+  log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, config: Train, mesh: Mesh
+) -> None:
   """Writes the first row of a batch and what the averaged weights make of it.
 
   Sounds go to `workdir/samples` and to TensorBoard, pictures to TensorBoard.
   """
-  x = batch[:1, : int(_SECONDS * config.codec.sample_rate)]
-  y = np.asarray(_decoded(config)(state.average, x))[0]
+  batch = batch.x if isinstance(batch, Packed) else batch
+  # On every process, as each has a part of what the first one shows.
+  x, y, usage = _decoded(config, mesh)(state.average, batch, state.usage)
   if jax.process_index() > 0:
     return
   folder = workdir / "samples"
   folder.mkdir(exist_ok=True)
-  rate, x = config.codec.sample_rate, np.asarray(x)[0]
+  rate, x, y = config.codec.sample_rate, np.asarray(x), np.asarray(y)
   for name, wave in (("original", x), ("decoded", y)):
     wave = np.clip(wave, -1, 1)
     soundfile.write(folder / f"{step:08}_{name}.wav", wave, rate)
     log.sound(name, wave[:, 0], step, rate)
   log.figure("spectrograms", _spectrograms(x[:, 0], y[:, 0], rate), step)
-  log.figure("codes", _usage(np.asarray(state.usage)), step)
+  log.figure("codes", _usage(np.asarray(usage)), step)
 
 
 @functools.cache
-def _decoded(config: Train):
-  @jax.jit
-  def decoded(params, x):
-    return config.codec.apply({"params": params}, x)
+def _decoded(config: Train, mesh: Mesh):
+  """A function of weights, a batch and the use of codes: what of them is shown, on every device."""
 
-  return decoded
+  def decoded(params, batch, usage):
+    x = batch[:1, : int(_SECONDS * config.codec.sample_rate)]
+    return x[0], config.codec.apply({"params": params}, x)[0], usage
+
+  return jax.jit(decoded, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _figure(width: float, height: float):

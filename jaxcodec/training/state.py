@@ -9,6 +9,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec import functional as F
+from jaxcodec.data.sound import Sound
 from jaxcodec.training import codebooks as codebooks_lib
 from jaxcodec.training.config import Train
 from jaxcodec.training.losses import BalancerState
@@ -59,16 +60,19 @@ def optimizers(config: Train, params) -> tuple[optax.GradientTransformation, Any
 
 def init_state(key, config: Train) -> TrainState:
   """The start of a run; under `jax.jit` with output shardings each device makes its part."""
-  module, length = config.codec, config.data.segment_samples(config.codec)
+  module, shape = config.codec, config.data.shape(config.codec)
   codec_key, other_key = jax.random.split(key)
-  # Shapes of weights depend on no length, and a short signal compiles sooner.
-  example = jnp.zeros((1, min(length, 4 * module.hop_length), module.channels))
+  short = shape
+  if isinstance(config.data, Sound):
+    # Shapes of weights depend on no length, and a short signal compiles sooner.
+    short = (min(shape[0], 4 * module.hop_length), *shape[1:])
+  example = jnp.zeros((1, *short))
   params = module.init(codec_key, example)["params"]
   params = _with_gain(params, config.input_gain)
   discriminators: Any = ()
   codec_optimizer, discriminator_optimizer = optimizers(config, params)
   if config.adversary is not None:
-    x = jnp.zeros((1, length, module.channels))
+    x = jnp.zeros((1, *shape))
     parts = config.adversary.discriminators
     keys = jax.random.split(other_key, len(parts))
     discriminators = tuple(part.init(k, x)["params"] for part, k in zip(parts, keys, strict=True))

@@ -16,6 +16,7 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from jaxcodec import functional as F
+from jaxcodec.data.sound import Packed
 from jaxcodec.training import codebooks as codebooks_lib, losses
 from jaxcodec.training.config import Train
 from jaxcodec.training.state import TrainState, optimizers, output_terms
@@ -26,7 +27,8 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
 
   Args:
     state: what `init_state` or the last step gave; may be donated.
-    batch: float32 `[B, T, C]`, T a multiple of the hop length.
+    batch: float32 `[B, T, C]`, T a multiple of the hop length, or `data.sound.Packed` of it, whose
+      frames without a clip count in no loss of the bottleneck and in no codebook.
     key: of the run; what is drawn in a step follows from it and `state.step`.
     config: static.
 
@@ -116,7 +118,9 @@ def _restarted(written, state: TrainState, found, key, config: Train):
     codebooks, ema = written
     inputs = codebooks_lib.inputs(config, state.params, found["z"], found["codes"])
     threshold = quantization.dead_share * ema.counts.mean(axis=-1, keepdims=True)
-    return F.restart_dead_codes(key, codebooks, ema, inputs, threshold)
+    exists = found.get("exists")
+    valid = None if exists is None else exists.reshape(-1)
+    return F.restart_dead_codes(key, codebooks, ema, inputs, threshold, valid)
 
   return jax.lax.cond(due, restart, lambda written: written, written)
 
@@ -127,7 +131,7 @@ def _accumulated(state: TrainState, batch, key, config: Train):
   if parts == 1:
     return _gradients(state, batch, key, config)
   # Row i goes to part i mod parts, so that every device keeps its rows.
-  batch = batch.reshape(-1, parts, *batch.shape[1:]).swapaxes(0, 1)
+  batch = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
   keys = jax.random.split(key, parts)
 
   def part(balancer, inputs):
@@ -138,15 +142,22 @@ def _accumulated(state: TrainState, batch, key, config: Train):
   balancer, (gradients, found) = jax.lax.scan(part, state.balancer, (batch, keys))
   mean = functools.partial(jax.tree.map, lambda x: x.mean(axis=0))
   total = functools.partial(jax.tree.map, lambda x: x.sum(axis=0))
-  rows = {name: found[name].reshape(-1, *found[name].shape[2:]) for name in ("z", "codes")}
+  rows = {
+    name: found[name].reshape(-1, *found[name].shape[2:])
+    for name in ("z", "codes", "exists")
+    if name in found
+  }
   sums = {name: total(found[name]) for name in ("counts", "statistics")}
   means = {name: mean(found[name]) for name in ("losses", "metrics", "objective")}
   return mean(gradients), rows | sums | means | {"balancer": balancer}
 
 
-def _gradients(state: TrainState, x, key, config: Train) -> tuple[dict, dict]:
+def _gradients(state: TrainState, batch, key, config: Train) -> tuple[dict, dict]:
   """Gradients of codec and discriminators on one part of a batch, and what was found on the way."""
-  forward = functools.partial(_forward, x=x, key=key, step=state.step, config=config)
+  x, segments = batch if isinstance(batch, Packed) else (batch, None)
+  forward = functools.partial(
+    _forward, x=x, key=key, step=state.step, config=config, segments=segments
+  )
   (y, _), backward, aux = jax.vjp(forward, state.params, has_aux=True)
   weights: dict[str, float | jax.Array] = {**output_terms(config)}
   judge, discriminator_gradients, found = None, {}, {}
@@ -177,8 +188,8 @@ def _gradients(state: TrainState, x, key, config: Train) -> tuple[dict, dict]:
   return {"codec": codec_gradients} | discriminator_gradients, aux | {"balancer": balancer}
 
 
-def _forward(params, *, x, key, step, config: Train):
-  """`((y, weighted loss of the bottleneck), aux)` of a batch x."""
+def _forward(params, *, x, key, step, config: Train, segments=None):
+  """`((y, weighted loss of the bottleneck), aux)` of a batch x; `segments` as of `Packed`."""
   quantization, weights = config.quantization, config.losses
   num_active = None
   # Drawn at once: every draw is a long program of its own to compile.
@@ -191,9 +202,11 @@ def _forward(params, *, x, key, step, config: Train):
   halves = {name: params[name] for name in ("encoder", "decoder")}
   params = params | jax.tree.map(lambda p: p.astype(dtype), halves)
 
+  exists = None if segments is None else segments > 0
+
   def run(codec):
     z, _ = codec.encoder(x.astype(dtype))
-    quantized = codec.quantizer(z, num_active=num_active)
+    quantized = codec.quantizer(z, exists, num_active=num_active)
     z_q = jnp.where(passes[:, None, None], z, quantized.z.astype(dtype))
     y, _ = codec.decoder(z_q)
     return z, y.astype(jnp.float32), quantized
@@ -201,6 +214,8 @@ def _forward(params, *, x, key, step, config: Train):
   z, y, quantized = config.codec.apply({"params": params}, method=run)
   # DAC's decoder lacks samples at the end where a stride is odd.
   y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
+  if exists is not None:
+    y = jnp.where(jnp.repeat(exists, config.codec.hop_length, axis=1)[..., None], y, 0)
   # A bottleneck that is not in use yet must not pull the encoder to codebooks that mean nothing.
   using = (step >= quantization.start_step).astype(jnp.float32)
   parts = {"commitment": quantized.loss}
@@ -218,6 +233,8 @@ def _forward(params, *, x, key, step, config: Train):
     "z": z.astype(jnp.float32),
     "codes": quantized.codes,
   }
+  if exists is not None:
+    aux["exists"] = exists
   return (y, side), jax.lax.stop_gradient(aux)
 
 

@@ -15,14 +15,29 @@ class Log:
   """Writes `metrics.jsonl` and TensorBoard's events in a directory, and draws the progress.
 
   Lines of steps that a run has gone back before are dropped, so that each step has one.
+
+  Attributes:
+    quiet: whether to show nothing.
+    writes: whether to write, as one process of a run does.
   """
 
-  def __init__(self, workdir: pathlib.Path, start: int, num_steps: int, quiet: bool = False):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    start: int,
+    num_steps: int,
+    *,
+    quiet: bool = False,
+    writes: bool = True,
+  ):
     from tensorboardX import SummaryWriter
 
-    self._path = workdir / "metrics.jsonl"
-    self._keep_before(start)
-    self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
+    self._path, self._writes = workdir / "metrics.jsonl", writes
+    if writes:
+      self._keep_before(start)
+    self._events = SummaryWriter(
+      str(workdir / "tensorboard"), purge_step=start, write_to_disk=writes
+    )
     self._time, self._step = time.monotonic(), start
     columns = (
       TextColumn("{task.description}"),
@@ -57,6 +72,8 @@ class Log:
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """One line of the log: what `metrics` holds, and steps a second since the last line."""
+    if not self._writes:
+      return
     now = time.monotonic()
     rate = (step - self._step) / max(now - self._time, 1e-9)
     self._time, self._step = now, step

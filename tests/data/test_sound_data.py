@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from jaxcodec import CodecError
-from jaxcodec.data import builders, sound, sources
+from jaxcodec.data import builders, packing, pipeline, sound, sources
 from jaxcodec.data.health import Health
 from launch import prepare_data
 
@@ -36,7 +36,7 @@ def make(*paths, seed=0, **changes):
   config = sound.Sound(
     sources=tuple(map(str, paths)), **({"segment_seconds": 0.05, "num_threads": 2} | changes)
   )
-  return config, sound.dataset(config, Codec, batch_size=4, num_steps=20, seed=seed)
+  return config, pipeline.dataset(config, Codec, batch_size=4, num_steps=20, seed=seed)
 
 
 def test_a_crop_is_what_the_file_has_there(folder):
@@ -50,12 +50,12 @@ def test_a_crop_is_what_the_file_has_there(folder):
 
 def test_batches_depend_on_seed_and_step_alone(folder):
   config, data = make(folder, gain_db=(-6.0, 6.0))
-  whole = list(sound.batches(config, data))
+  whole = list(pipeline.batches(config, data))
   assert len(whole) == 20
   assert whole[0].shape == (4, 400, 1)
   assert whole[0].dtype == np.float32
   # From step 7 on, as a run that goes on reads them; and from a pickle, as a worker does.
-  np.testing.assert_array_equal(next(sound.batches(config, data, 7)), whole[7])
+  np.testing.assert_array_equal(next(pipeline.batches(config, data, 7)), whole[7])
   np.testing.assert_array_equal(pickle.loads(cloudpickle.dumps(data))[7], whole[7])
   assert np.abs(make(folder, seed=1)[1][7] - whole[7]).max() > 0.01
 
@@ -63,12 +63,73 @@ def test_batches_depend_on_seed_and_step_alone(folder):
 def test_two_processes_share_the_rows_of_each_global_batch(folder):
   config, data = make(folder)
   parts = [
-    sound.dataset(config, Codec, batch_size=4, num_steps=20, seed=0, process=p, processes=2)
+    pipeline.dataset(config, Codec, batch_size=4, num_steps=20, seed=0, process=p, processes=2)
     for p in range(2)
   ]
   for step in (0, 11):
     joined = np.concatenate([part[step] for part in parts])
     np.testing.assert_array_equal(joined, data[step])
+
+
+def test_steps_with_short_crops_have_more_rows(folder):
+  """Files of 0.25 to 0.56 s and one of 0.5 s: lengths of 0.1, 0.25 and 0.5 s."""
+  config, data = make(folder, segment_seconds=0.5, buckets=(0.1, 0.25))
+  shapes = [data[i].shape for i in range(20)]
+  # None is shorter than 0.25 s, so no step has the shortest length.
+  assert set(shapes) == {(8, 2000, 1), (4, 4000, 1)}
+  # Three files have at least 0.5 s, 1.5 s in whole crops; the other four 1 s.
+  assert 6 <= sum(shape[0] == 4 for shape in shapes) <= 18
+  np.testing.assert_array_equal(next(pipeline.batches(config, data, 7)), data[7])
+  halves = [
+    pipeline.dataset(config, Codec, batch_size=4, num_steps=20, seed=0, process=p, processes=2)
+    for p in range(2)
+  ]
+  for step in (3, 4, 5):
+    np.testing.assert_array_equal(np.concatenate([part[step] for part in halves]), data[step])
+  # Files are long enough: no row ends in zeros.
+  assert all(np.abs(data[i][:, -10:]).max(axis=(1, 2)).min() > 0 for i in range(20))
+  for wrong in ({"buckets": (0.6,)}, {"buckets": (0.1,), "packed": True}):
+    with pytest.raises(ValueError, match=r"data\.buckets"):
+      make(folder, segment_seconds=0.5, **wrong)
+
+
+def test_short_clips_share_rows(tmp_path):
+  lengths = (1000, 1500, 2000, 2500, 3000, 3995, 9000)
+  for i, length in enumerate(lengths):
+    wave = np.full(length, (i + 1) / 10)
+    soundfile.write(tmp_path / f"{i}.wav", wave, 8000, subtype="FLOAT")
+  config, data = make(tmp_path, segment_seconds=0.5, packed=True)
+  rows = [row for i in range(3) for row in zip(*data[i], strict=True)]
+  assert data[0].x.shape == (4, 4000, 1)
+  assert data[0].segments.shape == (4, 400)
+  whole = set()
+  for x, segments in rows:
+    frames = x.reshape(400, 10)
+    assert (np.diff(segments[segments > 0]) >= 0).all()
+    assert (frames[segments == 0] == 0).all()
+    for segment in range(1, segments.max() + 1):
+      values = frames[segments == segment]
+      clip = round(10 * values.max()) - 1
+      whole.add(clip)
+      # All of the clip, or a row of the one that is longer.
+      assert np.count_nonzero(values) == min(lengths[clip], 4000)
+  assert whole == set(range(7))
+  # Of the six rows two are the long file's, one has a clip of 3995 samples, three have two each.
+  used = np.mean([np.count_nonzero(x) for x, _ in rows]) / 4000
+  assert used > 0.9
+  again = next(pipeline.batches(config, data, 2))
+  np.testing.assert_array_equal(again.x, data[2].x)
+  np.testing.assert_array_equal(again.segments, data[2].segments)
+
+
+def test_boxes_are_packed_tightly_and_hold_all():
+  sizes = np.random.default_rng(0).integers(1, 101, 2000)
+  boxes = packing.best_fit(sizes.tolist(), 100)
+  assert sorted(i for box in boxes for i in box) == list(range(2000))
+  assert max(sum(sizes[i] for i in box) for box in boxes) <= 100
+  # The theorem's bound, by the least that any packing needs.
+  assert len(boxes) <= 11 / 9 * np.ceil(sizes.sum() / 100) + 1
+  assert packing.best_fit([7, 5, 3, 3, 2], 10) == [[0, 2], [1, 3, 4]]
 
 
 def test_files_are_resampled_and_mixed(tmp_path):
@@ -108,7 +169,8 @@ def test_a_corrupt_file_is_named_counted_and_skipped(folder, tmp_path, capsys):
 def test_a_file_that_breaks_later_is_replaced_by_another(folder, tmp_path, capsys):
   whole = (folder / "5.wav").read_bytes()
   source = [sources.File("good", (folder / "1.wav").read_bytes()), sources.File("later", whole)]
-  crops = sound.Crops(source, sound.Sound(segment_seconds=0.05), Health(0.5))
+  health = Health(0.5)
+  crops = sound.Crops(source, sound._measured(source, 2, health), 0.05, health)
   source[1] = sources.File("later", b"gone")
   crop = crops.load(crops[len(crops) - 1], np.random.default_rng(0), 400, 8000, 1)
   assert crop.shape == (400, 1)

@@ -2,6 +2,11 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -65,6 +70,24 @@ def write_sounds(folder) -> str:
 
 def with_sounds(config: Train, folder: str) -> Train:
   return dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(folder,)))
+
+
+def two_processes(arguments, devices: int) -> list[subprocess.Popen]:
+  """Two `one_process.py` with `devices` each; `arguments` gives the i-th one's after its index."""
+  here = pathlib.Path(__file__).resolve().parent
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  flag = f"--xla_force_host_platform_device_count={devices}"
+  path = os.pathsep.join([str(here), str(here.parents[1])])
+  environment = os.environ | {"XLA_FLAGS": flag, "PYTHONPATH": path}
+  command = [sys.executable, str(here / "one_process.py"), str(port)]
+  return [
+    subprocess.Popen(
+      [*command, str(i), *arguments(i)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    for i in range(2)
+  ]
 
 
 def run_steps(mesh: Mesh, devices, steps: int = 20) -> tuple[np.ndarray, np.ndarray]:

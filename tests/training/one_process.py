@@ -1,4 +1,7 @@
-"""One of two processes of `test_training_mesh`: port, index, file for what was found."""
+"""One of two processes: port, index, and a file for what was found by `test_training_mesh`.
+
+With a run's directory instead and the arguments of `launch.train` after it, that command.
+"""
 
 import sys
 
@@ -7,9 +10,12 @@ import micro
 import numpy as np
 
 from jaxcodec.training.config import Mesh
+from launch import train
 
 if __name__ == "__main__":
-  port, index, path = sys.argv[1:]
+  port, index, path, *arguments = sys.argv[1:]
   jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(index))
+  if arguments:
+    sys.exit(train.main(["--config", micro.__file__, "--workdir", path, *arguments]))
   losses, codebooks = micro.run_steps(Mesh(data=2, fsdp=2, model=2, fsdp_smallest=1), jax.devices())
   np.savez(path, losses=losses, codebooks=codebooks)

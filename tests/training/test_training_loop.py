@@ -1,5 +1,8 @@
 """Whole runs: killed, stopped and resumed ones end as one that was not; a run is a codec."""
 
+import collections
+import gzip
+import io
 import json
 import os
 import pathlib
@@ -12,7 +15,10 @@ import jax
 import micro
 import numpy as np
 import pytest
+import soundfile
 from orbax.checkpoint import v1 as ocp
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 import jaxcodec
 from jaxcodec import CodecError, cli
@@ -30,19 +36,24 @@ def sounds(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, sounds):
-  """A run to its end, as a user starts one."""
+  """A run to its end, as a user starts one, with all that can be watched."""
   workdir = tmp_path_factory.mktemp("finished")
-  assert start(workdir, sounds).wait() == 0
+  with open(workdir / "stderr", "w") as stderr:
+    process = start(workdir, sounds, "--profile", "--set", "samples_every=150", stderr=stderr)
+    assert process.wait() == 0
   return workdir
 
 
-def start(workdir, sounds) -> subprocess.Popen:
+def start(workdir, sounds, *more: str, stderr=subprocess.DEVNULL) -> subprocess.Popen:
   config = ROOT / "tests" / "training" / "micro.py"
   command = [sys.executable, "-m", "launch.train", "--config", str(config)]
-  command += ["--workdir", str(workdir), "--set", f"data.sources={sounds}"]
+  command += ["--workdir", str(workdir), "--set", f"data.sources={sounds}", *more]
   # One device: with eight on a busy machine XLA's collectives may wait too long for each other.
   environment = os.environ | {"XLA_FLAGS": ""}
-  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=environment)
+  # As a user has it; two runs on one machine must not hide what libtpu says to the first.
+  del environment["JAX_PLATFORMS"]
+  environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+  return subprocess.Popen(command, cwd=ROOT, stderr=stderr, env=environment)
 
 
 def steps_logged(workdir) -> int:
@@ -89,6 +100,72 @@ def test_a_run_that_is_killed_and_stopped_ends_bitwise_as_one_that_is_not(
   for mine, theirs in zip(*logs, strict=True):
     del mine["steps_per_second"], theirs["steps_per_second"]
     assert mine == theirs
+
+
+def test_sigterm_to_one_of_two_processes_saves_in_both_at_one_step(sounds, tmp_path):
+  more = (str(tmp_path), "--set", f"data.sources={sounds}", "--set", "num_steps=100000")
+  more += ("--set", "samples_every=10", "--set", "save_every=100000")
+  processes = micro.two_processes(lambda _: more, devices=1)
+  wait_for(tmp_path, processes[0], 20)
+  processes[1].send_signal(signal.SIGTERM)
+  for process in processes:
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, error[-2000:]
+  steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+  # One of them writes the log, and nothing came after the checkpoint.
+  assert steps == list(range(1, len(steps) + 1))
+  (saved,) = (tmp_path / "checkpoints").iterdir()
+  assert int(saved.name) == len(steps)
+  assert (tmp_path / "samples" / "00000020_decoded.wav").exists()
+
+
+def events_of(workdir) -> dict[str, list]:
+  """What TensorBoard's file holds, by tag: (step, value)."""
+  (path,) = (workdir / "tensorboard").iterdir()
+  data, found = path.read_bytes(), collections.defaultdict(list)
+  while data:
+    # A record is its length, a checksum, itself, a checksum.
+    end = 12 + int.from_bytes(data[:8], "little")
+    event = Event.FromString(data[12:end])
+    for value in event.summary.value:
+      found[value.tag].append((event.step, value))
+    data = data[end + 4 :]
+  return found
+
+
+def test_a_run_shows_sounds_spectrograms_and_the_use_of_codes(finished):
+  names = {f"{step:08}_{kind}.wav" for step in (150, 300) for kind in ("original", "decoded")}
+  assert {path.name for path in (finished / "samples").iterdir()} == names
+  events = events_of(finished)
+  assert {"l1", "objective", "codebook_use", "gradient_norm"} <= set(events)
+  assert len(events["l1"]) == 300
+  for kind in ("original", "decoded"):
+    wave, rate = soundfile.read(finished / "samples" / f"00000300_{kind}.wav")
+    assert (wave.shape, rate) == ((64,), 8000)
+    assert 0.001 < np.abs(wave).mean() < 0.5
+    assert [step for step, _ in events[kind]] == [150, 300]
+    sound, _ = soundfile.read(io.BytesIO(events[kind][1][1].audio.encoded_audio_string))
+    np.testing.assert_allclose(sound.squeeze(), wave, atol=1e-3)
+  for tag in ("spectrograms", "codes"):
+    assert [step for step, _ in events[tag]] == [150, 300]
+    shown = Image.open(io.BytesIO(events[tag][1][1].image.encoded_image_string))
+    # More than an empty frame: curves, or a picture in many colours.
+    assert len(shown.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_a_trace_of_three_steps_opens(finished):
+  (path,) = (finished / "profile").rglob("*.xplane.pb")
+  trace = jax.profiler.ProfileData.from_file(str(path))
+  names = [event.name for plane in trace.planes for line in plane.lines for event in line.events]
+  assert sum(name == "PjitFunction(train_step)" for name in names) >= 3
+  (viewer,) = (finished / "profile").rglob("*.trace.json.gz")
+  assert json.loads(gzip.decompress(viewer.read_bytes()))["traceEvents"]
+
+
+def test_a_run_says_its_steps_and_nothing_else(finished):
+  lines = (finished / "stderr").read_text().splitlines()
+  assert [line for line in lines if line and not line.startswith("step ")] == []
+  assert sum(line.startswith("step ") for line in lines) == 300
 
 
 def test_a_run_is_a_codec_and_exports_as_one_file(finished, tmp_path):

@@ -1,11 +1,5 @@
 """Losses and codebooks are the same on one device, on eight, and on two processes of four."""
 
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import jax
 import micro
 import numpy as np
@@ -15,8 +9,6 @@ from jax.sharding import PartitionSpec as P
 from jaxcodec.training import checkpoints, sharding
 from jaxcodec.training.config import Mesh
 from jaxcodec.training.state import init_state
-
-HERE = pathlib.Path(__file__).resolve().parent
 
 
 def test_meshes_take_all_devices_or_say_why_not():
@@ -96,8 +88,11 @@ def assert_same(found, wanted):
   np.testing.assert_allclose(codebooks, wanted[1], rtol=1e-4, atol=1e-5)
 
 
+SHAPES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if d * f <= 8]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_eight_devices_train_as_one(alone, shape, mesh):
   del mesh  # Eight devices are there.
   data, fsdp, model = shape
@@ -107,20 +102,7 @@ def test_eight_devices_train_as_one(alone, shape, mesh):
 
 @pytest.mark.slow
 def test_two_processes_of_four_devices_train_as_one(alone, tmp_path):
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
-  environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1])])
-  processes = [
-    subprocess.Popen(
-      [sys.executable, str(HERE / "one_process.py"), str(port), str(i), str(tmp_path / f"{i}.npz")],
-      env=environment,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for i in range(2)
-  ]
+  processes = micro.two_processes(lambda i: (str(tmp_path / f"{i}.npz"),), devices=4)
   for process in processes:
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 0, error[-2000:]

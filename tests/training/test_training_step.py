@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcodec import functional as F
+from jaxcodec.data.sound import Packed
 from jaxcodec.training import codebooks, diagnosis, discriminators as D, losses
 from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses
 from jaxcodec.training.state import init_state
@@ -103,6 +104,25 @@ def test_parts_of_a_batch_accumulate_to_the_whole(start):
       getattr(whole, part),
       getattr(accumulated, part),
     )
+
+
+@pytest.mark.slow
+def test_frames_without_a_clip_count_in_no_codebook_and_no_loss(start):
+  still = dataclasses.replace(micro.config().quantization, dead_share=0.0)
+  config = micro.config(quantization=still, accumulate=2)
+  segments = np.repeat([[1] * 5 + [2] * 7 + [0] * 4, [1] * 16], 4, axis=0).astype(np.int32)
+  exists = np.repeat(segments > 0, 4, axis=1)[..., None]
+  packed = Packed(np.where(exists, micro.batch(), 0), segments)
+  step = jax.jit(functools.partial(train_step, config=config))
+  state, metrics = step(start, packed, jax.random.key(KEY))
+  assert int(state.skipped) == 0
+  # All 112 frames of clips, and no other, have a code of the first codebook.
+  counts = [np.asarray(s.ema.counts)[0].sum() for s in (start, state)]
+  np.testing.assert_allclose(counts[1], 0.99 * counts[0] + 0.01 * 112, rtol=1e-5)
+  np.testing.assert_allclose(float(state.usage[0].sum()), 0.01 * 112, rtol=1e-5)
+  # As nothing is decoded where there is no clip, the mean has zeros there.
+  mean = np.abs(packed.x).mean()
+  assert 0.3 * mean < float(metrics["l1"]) < 3 * mean
 
 
 @pytest.mark.slow

@@ -1,0 +1,39 @@
+"""Layers that are scanned over are the same layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcodec.layers.transformer import WindowTransformer
+
+
+def test_scanned_layers_give_what_layers_one_by_one_give():
+  fields = {"num_layers": 3, "num_heads": 2, "hidden": 8, "window": 4}
+  plain, scanned = WindowTransformer(**fields), WindowTransformer(**fields, scan=True)
+  x = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
+
+  @jax.jit
+  def both(key, x):
+    stacked = scanned.init(key, x)["params"]
+    single = {
+      f"layer_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], stacked["layers"]) for i in range(3)
+    }
+
+    def run(params, module):
+      # In two chunks, so that the state of the first is used.
+      y, state = module.apply({"params": params}, x[:, :4])
+      z, state = module.apply({"params": params}, x[:, 4:], state)
+      return jnp.square(jnp.concatenate([y, z], axis=1)).sum(), (y, z, state)
+
+    of_scanned = jax.value_and_grad(run, has_aux=True)(stacked, scanned)
+    (loss, found), gradients = jax.value_and_grad(run, has_aux=True)(single, plain)
+    gradients = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients.values())
+    return stacked, of_scanned, ((loss, found), {"layers": gradients})
+
+  params, found, wanted = both(jax.random.key(0), x)
+  first = jax.tree.leaves(params["layers"]["qkv"])[0]
+  assert first.shape == (3, 4, 12)
+  # Each layer drew its own weights.
+  assert float(np.abs(first[0] - first[1]).max()) > 0.1
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+  jax.tree.map(close, found, wanted)
