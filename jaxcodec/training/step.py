@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 from jaxcodec import functional as F
 from jaxcodec.training import codebooks as codebooks_lib, losses
 from jaxcodec.training.config import Train
+from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, optimizers, output_terms
 
 
@@ -198,7 +199,8 @@ def _forward(params, *, x, key, step, config: Train):
     y, _ = codec.decoder(z_q)
     return z, y.astype(jnp.float32), quantized
 
-  z, y, quantized = config.codec.apply({"params": params}, method=run)
+  with rematerialized(config.remat):
+    z, y, quantized = config.codec.apply({"params": params}, method=run)
   # DAC's decoder lacks samples at the end where a stride is odd.
   y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
   # A bottleneck that is not in use yet must not pull the encoder to codebooks that mean nothing.
