@@ -80,7 +80,7 @@ def write(
   done: dict[int, dict[int, bytes]] = {shard: {} for shard in missing}
   skipped: dict[int, dict[str, str]] = {shard: {} for shard in missing}
   left = dict(zip(missing, map(len, parts), strict=True))
-  features = _features(codec)
+  features = _features(codec, bitrate)
 
   def finished(shard: int) -> None:
     left[shard] -= 1
@@ -112,7 +112,8 @@ def write(
   for coded in bulk.encode(codec, signals(), bitrate=bitrate):
     shard, index, name = coded.signal.key
     seconds = len(coded.signal.wave) / codec.sample_rate
-    example: dict[str, Any] = {"name": name, "codes": coded.codes, "seconds": seconds}
+    codes = coded.codes.astype(_dtype(codec))
+    example: dict[str, Any] = {"name": name, "codes": codes, "seconds": seconds}
     if coded.scales is not None:
       example["scales"] = coded.scales
     done[shard][index] = features.serialize_example(example)
@@ -162,12 +163,19 @@ def _claim(out: pathlib.Path, codec: Codec, bitrate, examples: int, shard_size: 
     )
 
 
-def _features(codec: Codec):
+def _dtype(codec: Codec):
+  return np.uint16 if max(codec.codebook_sizes) <= 2**16 else np.int32
+
+
+def _features(codec: Codec, bitrate: int | None):
   import tensorflow_datasets as tfds
 
-  small = max(codec.codebook_sizes) <= 2**16
-  codes = tfds.features.Tensor(shape=(None, None), dtype=np.uint16 if small else np.int32)
-  features = {"name": tfds.features.Text(), "codes": codes, "seconds": np.float32}
+  stages = len(codec.codebook_sizes) if bitrate is None else codec.module.num_active(bitrate)
+  features = {
+    "name": tfds.features.Text(),
+    "codes": tfds.features.Tensor(shape=(None, stages), dtype=_dtype(codec)),
+    "seconds": tfds.features.Scalar(dtype=np.float32),
+  }
   if codec.module.scaled:
     features["scales"] = tfds.features.Tensor(shape=(None,), dtype=np.float32)
   return tfds.features.FeaturesDict(features)

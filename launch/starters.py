@@ -1,7 +1,7 @@
 """Files that start a command on every host of a slice or a cluster.
 
-Command: python -m launch.starters gke|tpu_vm|slurm --name NAME --topology v5e:4x8 [--image IMAGE] \\
-  -- python -m launch.train --config configs/X.py --workdir gs://BUCKET/RUN --distributed
+Command: python -m launch.starters gke|tpu_vm|slurm --name NAME --topology v5e:4x8 \\
+  [--image IMAGE] -- python -m launch.train --config configs/X.py --workdir DIR --distributed
 
 Prints the file. All run the same command; a run that is started again goes on by itself. The image
 is made by launch/templates/Dockerfile.

@@ -20,6 +20,7 @@ GENERATIONS = {
   "tpu7x": "tpu7x:2x2x1",
 }
 
+
 def devices(generation: str) -> list:
   """Devices to compile for; the test is skipped where the package libtpu is not installed."""
   pytest.importorskip("libtpu", reason="compiles for TPU with libtpu, for Linux on x86-64 alone")

@@ -94,9 +94,7 @@ def report(config: Train, place: topology.Slice) -> Report:
   sent = collectives(compiled.as_text(), chips)
   once = operations.flops(traced.jaxpr.jaxpr) / chips
   flops = max(once, costs["flops"])
-  compute = max(
-    flops / place.chip.flops, costs["bytes accessed"] / place.chip.hbm_bandwidth
-  )
+  compute = max(flops / place.chip.flops, costs["bytes accessed"] / place.chip.hbm_bandwidth)
   held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
   return Report(
     place=place,
@@ -124,9 +122,7 @@ def remedies(config: Train, chips: int) -> Iterator[tuple[str, Train]]:
   parts = chips // max(1, config.mesh.model)
   if config.mesh.fsdp < parts:
     settings += ["mesh.data=1", f"mesh.fsdp={parts}"]
-    config = dataclasses.replace(
-      config, mesh=dataclasses.replace(config.mesh, data=1, fsdp=parts)
-    )
+    config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1, fsdp=parts))
     yield " ".join(settings), config
   smallest = parts * config.accumulate
   batch = config.batch_size // 2
