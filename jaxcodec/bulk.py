@@ -4,6 +4,7 @@ Signals of like length share a batch, whose rows lie over the devices; a batch's
 few, so that few compilations serve all.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -93,19 +94,13 @@ def encode(
   mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
   rows = NamedSharding(mesh, P("data"))
   placed = jax.device_put(codec, NamedSharding(mesh, P()))
-
-  @jax.jit
-  def run(codec, x, length):
-    codes = codec_lib.encode(codec, x, bitrate=bitrate, length=length)
-    return codes, codec_lib.decode(codec, codes, length=length) if decode else None
-
   pending = None
-  for batch in _batches(codec, signals, len(devices)):
+  for batch in batches(codec, signals, len(devices)):
     if isinstance(batch, Signal):
       yield _alone(codec, batch, bitrate, decode)
       continue
-    x, length = _filled(batch, codec, len(devices))
-    found = run(placed, *jax.device_put((x, length), rows))
+    x, length = filled(batch, codec, len(devices))
+    found = _coded(placed, *jax.device_put((x, length), rows), bitrate, decode)
     # The devices work on this batch while the host reads the next and writes the last.
     if pending is not None:
       yield from _rows(codec, *pending)
@@ -114,7 +109,13 @@ def encode(
     yield from _rows(codec, *pending)
 
 
-def _batches(codec: Codec, signals, num_devices: int) -> Iterator[list[Signal] | Signal]:
+@functools.partial(jax.jit, static_argnames=("bitrate", "decode"))
+def _coded(codec: Codec, x, length, bitrate: int | None, decode: bool):
+  codes = codec_lib.encode(codec, x, bitrate=bitrate, length=length)
+  return codes, codec_lib.decode(codec, codes, length=length) if decode else None
+
+
+def batches(codec: Codec, signals, num_devices: int) -> Iterator[list[Signal] | Signal]:
   """Lists of signals of like length, and signals that go alone."""
   held: dict[int, list[Signal]] = {}
   for signal in signals:
@@ -142,7 +143,7 @@ def _most_rows(codec: Codec, size: int) -> int:
   return 1 << (rows.bit_length() - 1)
 
 
-def _filled(batch: list[Signal], codec: Codec, num_devices: int) -> tuple[np.ndarray, np.ndarray]:
+def filled(batch: list[Signal], codec: Codec, num_devices: int) -> tuple[np.ndarray, np.ndarray]:
   """The signals as `[rows, time, channels]` and their lengths; rows of silence fill it up."""
   # Half-empty batches are smaller by halves, and no other shapes are compiled.
   count = num_devices << (-(-len(batch) // num_devices) - 1).bit_length()

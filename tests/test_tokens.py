@@ -1,6 +1,7 @@
 """A dataset as codes: each example once, whatever was killed, and readable by others."""
 
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -43,7 +44,7 @@ def read(out: pathlib.Path) -> dict[str, np.ndarray]:
   import tensorflow_datasets as tfds
 
   records = tfds.builder_from_directory(out).as_data_source(split="train")
-  found = [(pathlib.Path(r["name"].decode()).name, r["codes"]) for r in records]
+  found = [(pathlib.Path(os.fsdecode(r["name"])).name, r["codes"]) for r in records]
   names = [name for name, _ in found]
   assert len(set(names)) == len(names)
   return dict(found)
