@@ -74,8 +74,7 @@ needs_compiler = pytest.mark.skipif(
 def test_three_configurations_compile_for_four_chips(topology_name, changes):
   place = topology.slice_of(topology_name)
   found = sizing.report(micro.config(**changes), place)
-  kernels = 8 * 3 * 2 * 2  # More than the codec's smallest kernel; bytes, not elements.
-  assert kernels < found.parameters < found.state < found.peak < found.hbm_bytes
+  assert 0 < found.parameters < found.state < found.peak < found.hbm_bytes
   reduced = [one for one in found.sent if one.kind == "all-reduce"]
   assert reduced
   if not changes:
@@ -88,11 +87,11 @@ def test_three_configurations_compile_for_four_chips(topology_name, changes):
 
 @needs_compiler
 def test_a_step_that_does_not_fit_says_with_which_setting_it_would(capsys):
-  call = ["--config", MICRO, "--topology", "v5e:2x2", "--set", "codec.net.num_filters=6144"]
-  assert compile_check.main([*call, "--set", "batch_size=4"]) == 1
+  call = ["--config", MICRO, "--topology", "v5e:4x4", "--set", "codec.net.num_filters=6144"]
+  assert compile_check.main([*call, "--set", "batch_size=16"]) == 1
   out = capsys.readouterr().out
   assert "does not fit: the state alone takes" in out
-  assert "it fits with --set remat=true --set mesh.data=1 --set mesh.fsdp=4:" in out
+  assert "it fits with --set remat=true --set mesh.data=1 --set mesh.fsdp=16:" in out
 
 
 @pytest.mark.parametrize(
