@@ -29,11 +29,12 @@ def codec():
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory):
-  """Thirty sounds of 30 to 900 samples, one of them damaged and one empty."""
+  """Thirty sounds for batches of 128 and 256 samples, one of them damaged and one empty."""
   folder = tmp_path_factory.mktemp("sounds")
   rng = np.random.default_rng(0)
   for i in range(30):
-    soundfile.write(folder / f"{i:02}.wav", rng.normal(0, 0.1, rng.integers(30, 900)), 8000)
+    size = (1 + i % 2) * rng.integers(98, 129)
+    soundfile.write(folder / f"{i:02}.wav", rng.normal(0, 0.1, size), 8000)
   (folder / "07.wav").write_bytes(b"RIFF, it says")
   soundfile.write(folder / "21.wav", np.zeros(0), 8000)
   return folder
