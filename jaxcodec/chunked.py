@@ -53,7 +53,7 @@ def shapes(codec: Codec, num_samples: int, frames: int) -> tuple[int, ...]:
   if not codec.causal and count > frames:
     last += frames
   # A first chunk and a later one may differ, two later ones do not.
-  return min(2, (count - last) // frames), _rounded_up(last)
+  return min(2, (count - last) // frames), rounded_up(last)
 
 
 def encode_blocks(
@@ -201,13 +201,13 @@ def _filling(codec: Codec, count: int, frames: int, final: bool) -> tuple[int, d
   """Frames to add to a chunk of `count`, so that there are few shapes, and how to say its end."""
   if not final:
     return 0, {}
-  size = _rounded_up(count)
+  size = rounded_up(count)
   if codec.module.pads_with_zeros:
     return min(size, max(frames, count)) - count, {}
   return size - count, {"final": True}
 
 
-def _rounded_up(count: int) -> int:
+def rounded_up(count: int) -> int:
   """1, 2, 3, 4, 6, 8, 12, ...: `count` or at most half as much again."""
   size = 1 << max(0, count - 1).bit_length()
   return size * 3 // 4 if size * 3 // 4 >= count else size

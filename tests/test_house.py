@@ -24,6 +24,8 @@ LAYERS = (
   ("jaxcodec.data",),
   ("jaxcodec.training",),
   ("jaxcodec.chunked",),
+  ("jaxcodec.bulk",),
+  ("jaxcodec.tokens",),
   (
     "jaxcodec.bitstream",
     "jaxcodec.describe",

@@ -11,18 +11,13 @@ import jax
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from jaxcodec.training.topology import ENVIRONMENT, compiled
+
 GENERATIONS = {
   "v5e": "v5e:2x2",
   "v5p": "v5p:2x2x1",
   "v6e": "v6e:2x2",
   "tpu7x": "tpu7x:2x2x1",
-}
-# libtpu would lock the machine and ask a server which TPU it is on; here it only compiles.
-ENVIRONMENT = {
-  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-  "TPU_SKIP_MDS_QUERY": "1",
-  "TPU_WORKER_HOSTNAMES": "localhost",
-  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
 
 
@@ -42,17 +37,6 @@ def compile_for(generation: str, function, *shapes):
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tuple(shapes)
   )
   return compiled(jax.jit(function).lower(*placed))
-
-
-def compiled(lowered):
-  """`lowered.compile()` past the cache on disk: without a TPU nothing can be read back from it."""
-  name = "jax_persistent_cache_min_compile_time_secs"
-  seconds = jax.config.values[name]
-  jax.config.update(name, float("inf"))
-  try:
-    return lowered.compile()
-  finally:
-    jax.config.update(name, seconds)
 
 
 def kernels(compiled) -> list[str]:

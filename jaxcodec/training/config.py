@@ -214,6 +214,8 @@ class Train:
     data: what to learn from.
     batch_size: rows of a step, over all devices and all of `accumulate`.
     accumulate: parts that a step's batch is taken in, their gradients averaged.
+    remat: whether the blocks of encoder and decoder are computed again on the way back, which saves
+      the memory of what lies within them.
     average_decay: of the averaged weights, which the codec that comes out has; less at first.
     compute_dtype: of encoder, decoder and discriminators; parameters and quantizers are float32.
     input_gain: the first kernel starts larger by it and the last one smaller; speech has a root
@@ -235,6 +237,7 @@ class Train:
   quantization: Quantization = Quantization()
   mesh: Mesh = Mesh()
   accumulate: int = 1
+  remat: bool = False
   average_decay: float = 0.998
   compute_dtype: Any = jnp.float32
   input_gain: float = 1.0

@@ -19,8 +19,8 @@ from jaxcodec.errors import CodecError
 from jaxcodec.hub import run as run_files
 from jaxcodec.training import checkpoints, codebooks, diagnosis, samples, sharding, watch
 from jaxcodec.training.config import Train
-from jaxcodec.training.state import TrainState, init_state, output_terms
-from jaxcodec.training.step import train_step
+from jaxcodec.training.placed import placed_step
+from jaxcodec.training.state import TrainState, output_terms
 
 
 def run(
@@ -63,15 +63,7 @@ def run(
   except CodecError as error:
     raise ValueError(str(error)) from None
   key = jax.random.key(config.seed)
-  init = functools.partial(init_state, config=config)
-  shapes = jax.eval_shape(init, key)
-  shardings = sharding.state_shardings(shapes, mesh, config.mesh)
-  step_fn = jax.jit(
-    functools.partial(train_step, config=config),
-    donate_argnums=0,
-    in_shardings=(shardings, sharding.batch_sharding(mesh), None),
-    out_shardings=(shardings, None),
-  )
+  init, step_fn, shapes, shardings = placed_step(config, mesh)
   with checkpoints.opened(config, workdir) as checkpointer, _Stop() as stop, jax.set_mesh(mesh):
     if checkpointer.latest is None:
       state = _initial(init, shardings)(key)

@@ -19,6 +19,7 @@ from jaxcodec import functional as F
 from jaxcodec.data.sound import Packed
 from jaxcodec.training import codebooks as codebooks_lib, losses
 from jaxcodec.training.config import Train
+from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, optimizers, output_terms
 
 
@@ -211,7 +212,8 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
     y, _ = codec.decoder(z_q)
     return z, y.astype(jnp.float32), quantized
 
-  z, y, quantized = config.codec.apply({"params": params}, method=run)
+  with rematerialized(config.remat):
+    z, y, quantized = config.codec.apply({"params": params}, method=run)
   # DAC's decoder lacks samples at the end where a stride is odd.
   y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
   if exists is not None:

@@ -1,0 +1,47 @@
+"""Floating point operations of a program, from what JAX traced: loops count as often as they run.
+
+XLA's own count takes a loop's body once.
+"""
+
+import math
+
+import jax
+from jax.extend import core
+
+
+def flops(jaxpr: core.Jaxpr) -> float:
+  """Of products and convolutions, two for each multiplication and addition."""
+  return sum(_of(equation) for equation in jaxpr.eqns)
+
+
+def _of(equation) -> float:
+  name, params = equation.primitive.name, equation.params
+  if name == "dot_general":
+    (contracted, _), _ = params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    return 2.0 * _size(equation.outvars[0]) * math.prod(shape[axis] for axis in contracted)
+  if name == "conv_general_dilated":
+    kernel = equation.invars[1].aval.shape
+    features = kernel[params["dimension_numbers"].rhs_spec[0]]
+    # Zeros between the inputs cost nothing.
+    work = math.prod(kernel) / features / math.prod(params["lhs_dilation"] or (1,))
+    return 2.0 * _size(equation.outvars[0]) * work
+  if name == "dispatch":
+    operands = (jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars)
+    return flops(jax.make_jaxpr(params["plain"])(*operands).jaxpr)
+  if name == "cond":
+    return max(flops(branch.jaxpr) for branch in params["branches"])
+  times = params["length"] if name == "scan" else 1
+  return times * sum(flops(inner) for inner in _inner(params))
+
+
+def _inner(params):
+  for value in params.values():
+    if isinstance(value, core.ClosedJaxpr):
+      yield value.jaxpr
+    elif isinstance(value, core.Jaxpr):
+      yield value
+
+
+def _size(variable) -> int:
+  return math.prod(variable.aval.shape)

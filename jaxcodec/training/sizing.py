@@ -1,0 +1,158 @@
+"""A run's step compiled for a TPU slice: what each chip holds, computes and sends, and how long.
+
+A roofline: the step takes as long as the slower of computing and memory, and then as long as its
+collectives one after another. XLA hides a part of these behind computation, so the share of
+communication is an upper bound.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+import jax
+
+from jaxcodec.training import operations, sharding, topology
+from jaxcodec.training.collectives import Collective, collectives, seconds
+from jaxcodec.training.config import Train
+from jaxcodec.training.placed import arguments, placed_step
+
+
+class TooLarge(Exception):
+  """The step does not fit on the chips; the message has the compiler's figures."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """One step on one chip.
+
+  Attributes:
+    place: the slice.
+    parameters, optimizer, state: bytes of the codec's and discriminators' weights, of what their
+      optimizers keep, and of all that goes from step to step.
+    activations: bytes that the step needs besides.
+    hbm_bytes: of the chip.
+    flops: of products and convolutions; `traced` says how many there are if nothing is repeated.
+    bytes_accessed: of arrays, each operation counted by itself.
+    sent: what the chips send each other.
+    compute_seconds, communication_seconds: of the roofline.
+  """
+
+  place: topology.Slice
+  parameters: int
+  optimizer: int
+  state: int
+  activations: int
+  hbm_bytes: float
+  flops: float
+  traced: float
+  bytes_accessed: float
+  sent: tuple[Collective, ...]
+  compute_seconds: float
+  communication_seconds: float
+
+  @property
+  def peak(self) -> int:
+    """Bytes at once."""
+    return self.state + self.activations
+
+  @property
+  def seconds(self) -> float:
+    return self.compute_seconds + self.communication_seconds
+
+  @property
+  def communication(self) -> float:
+    """Its share of the step."""
+    return self.communication_seconds / self.seconds
+
+
+def report(config: Train, place: topology.Slice) -> Report:
+  """Compiles the step of `config`.
+
+  Raises:
+    TooLarge: if it does not fit in the chips' memory.
+    ValueError: for a mesh or a batch that does not fit the slice.
+  """
+  mesh = sharding.make_mesh(config.mesh, place.devices)
+  sharding.check_batch(config.batch_size, config.accumulate, mesh)
+  placed = placed_step(config, mesh)
+  shapes, places = placed.shapes, placed.shardings
+  weights = ("params", "discriminators")
+  optimizers = ("optimizer", "discriminator_optimizer")
+  state = _local_bytes(shapes, places)
+  if state > place.chip.hbm_bytes:
+    raise TooLarge(f"the state alone takes {state / 2**30:.2f} GiB of each chip")
+  traced = placed.step.trace(*arguments(config, placed, mesh))
+  try:
+    compiled = topology.compiled(traced.lower(lowering_platforms=("tpu",)))
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise TooLarge(_reason(str(error))) from None
+  memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
+  chips = len(place.devices)
+  sent = collectives(compiled.as_text(), chips)
+  once = operations.flops(traced.jaxpr.jaxpr) / chips
+  flops = max(once, costs["flops"])
+  compute = max(flops / place.chip.flops, costs["bytes accessed"] / place.chip.hbm_bandwidth)
+  held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return Report(
+    place=place,
+    parameters=sum(_local_bytes(getattr(shapes, n), getattr(places, n)) for n in weights),
+    optimizer=sum(_local_bytes(getattr(shapes, n), getattr(places, n)) for n in optimizers),
+    state=state,
+    activations=held - state + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+    hbm_bytes=place.chip.hbm_bytes,
+    flops=flops,
+    traced=once,
+    bytes_accessed=costs["bytes accessed"],
+    sent=tuple(sent),
+    compute_seconds=compute,
+    communication_seconds=sum(seconds(one, place) for one in sent),
+  )
+
+
+def remedies(config: Train, chips: int) -> Iterator[tuple[str, Train]]:
+  """Settings, as `--set` takes them, that make a step smaller: the cheapest first."""
+  settings: list[str] = []
+  if not config.remat:
+    settings.append("remat=true")
+    config = dataclasses.replace(config, remat=True)
+    yield " ".join(settings), config
+  parts = chips // max(1, config.mesh.model)
+  if config.mesh.fsdp < parts:
+    settings += ["mesh.data=1", f"mesh.fsdp={parts}"]
+    config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1, fsdp=parts))
+    yield " ".join(settings), config
+  smallest = parts * config.accumulate
+  batch = config.batch_size // 2
+  while batch >= smallest and batch % smallest == 0:
+    smaller = dataclasses.replace(config, batch_size=batch)
+    yield " ".join([*settings, f"batch_size={batch}"]), smaller
+    batch //= 2
+
+
+def smaller(config: Train, place: topology.Slice) -> tuple[str, Report] | None:
+  """The first of `remedies` with which the step fits, and its report."""
+  for setting, changed in remedies(config, len(place.devices)):
+    try:
+      return setting, report(changed, place)
+    except TooLarge:
+      continue
+  return None
+
+
+def _local_bytes(shapes, shardings) -> int:
+  """Bytes of a chip's parts of arrays."""
+
+  def local(leaf, place):
+    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+  return sum(jax.tree.leaves(jax.tree.map(local, shapes, shardings)))
+
+
+def _reason(message: str) -> str:
+  found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", message)
+  if found:
+    return f"the step takes {found[1]} of {found[2]} of each chip"
+  return message.removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0][:200]

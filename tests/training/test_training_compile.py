@@ -1,0 +1,110 @@
+"""The step compiled for four TPU chips, and what is read from the program."""
+
+import importlib.util
+import pathlib
+
+import micro
+import numpy as np
+import pytest
+
+from jaxcodec.training import sizing, topology
+from jaxcodec.training.collectives import Collective, collectives, seconds
+from jaxcodec.training.config import Mesh
+from launch import compile_check
+
+MICRO = str(pathlib.Path(micro.__file__))
+
+# Two chips in each of two groups; a loop of five; the three ways of writing groups.
+PROGRAM = """
+HloModule m
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %r = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%sum
+}
+
+%limit (p: (s32[], f32[8])) -> pred[] {
+  %n = s32[]{:T(128)} constant(5)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%limit, body=%body
+  %g = (f32[4]{0}, bf16[6]{0}) all-gather-start(%y), replica_groups=[1,4]<=[4], dimensions={0}
+  %a = (f32[2]{0}, bf16[3,2]{1,0}) all-reduce(%z), replica_groups=mesh['a'=4,'b'=1] {'a'}
+}
+"""
+
+
+def test_collectives_are_counted_as_often_as_loops_run():
+  assert collectives(PROGRAM, 4) == [
+    Collective("all-gather", 4, 1, (16 + 12) * 4 // 5),
+    Collective("all-reduce", 2, 5, 5 * 32),
+    Collective("all-reduce", 4, 1, 8 + 12),
+  ]
+
+
+def test_a_sum_over_a_ring_takes_what_its_links_allow():
+  place = topology.Slice("v5e:16x16", topology.CHIPS["v5e"], (16, 16), [])
+  # Scaling book: 2 V / (links x bandwidth), 255 / 256 of it, and eight hops along each axis.
+  wanted = 2 * (1e9 * 255 / 256 / (4 * 4.5e10) + 16e-6)
+  np.testing.assert_allclose(seconds(Collective("all-reduce", 256, 1, 10**9), place), wanted)
+  # No wires lead around the end of a line of four.
+  line = place._replace(sides=(1, 4))
+  wanted = 1e9 * 3 / 4 / 4.5e10 + 3e-6
+  np.testing.assert_allclose(seconds(Collective("all-gather", 4, 1, 10**9), line), wanted)
+
+
+needs_compiler = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="libtpu is for Linux on x86-64 alone"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+  ("topology_name", "changes"),
+  [
+    ("v5e:2x2", {}),
+    ("v5p:2x2x1", {"mesh": Mesh(data=1, fsdp=2, model=2, fsdp_smallest=1)}),
+    ("v6e:2x2", {"remat": True, "accumulate": 2}),
+  ],
+)
+def test_three_configurations_compile_for_four_chips(topology_name, changes):
+  place = topology.slice_of(topology_name)
+  found = sizing.report(micro.config(**changes), place)
+  assert 0 < found.parameters < found.state < found.peak < found.hbm_bytes
+  reduced = [one for one in found.sent if one.kind == "all-reduce"]
+  assert reduced
+  if not changes:
+    # Gradients go to all chips; nothing much larger does.
+    assert found.parameters * 0.5 < sum(one.num_bytes for one in reduced) < 4 * found.parameters
+  if "mesh" in changes:
+    assert any(one.kind in ("all-gather", "reduce-scatter") for one in found.sent)
+  assert 0 < found.communication < 1
+
+
+@needs_compiler
+def test_a_step_that_does_not_fit_says_with_which_setting_it_would(capsys):
+  call = ["--config", MICRO, "--topology", "v5e:4x4", "--set", "codec.net.num_filters=6144"]
+  assert compile_check.main([*call, "--set", "batch_size=16"]) == 1
+  out = capsys.readouterr().out
+  assert "does not fit: the state alone takes" in out
+  assert "it fits with --set remat=true --set mesh.data=1 --set mesh.fsdp=16:" in out
+
+
+@pytest.mark.parametrize(
+  ("wrong", "said"),
+  [
+    (["--topology", "v5e:3"], "no topology"),
+    (["--topology", "v9:2x2"], "no topology"),
+    (["--topology", "v5e:2x2", "--set", "bathc_size=4"], "did you mean batch_size?"),
+    (["--topology", "v5e:2x2", "--set", "batch_size=6"], "no multiple"),
+  ],
+)
+def test_a_wrong_call_ends_with_status_2(wrong, said, capsys):
+  assert compile_check.main(["--config", MICRO, *wrong]) == 2
+  error = capsys.readouterr().err
+  assert said in error
+  assert error.count("\n") == 1

@@ -1,0 +1,91 @@
+"""A codebook of a million entries over eight devices: trained, saved, restored onto two, used."""
+
+import functools
+import math
+
+import jax
+import micro
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from jaxcodec.training import checkpoints, sharding
+from jaxcodec.training.config import Mesh, Quantization
+from jaxcodec.training.placed import arguments, placed_step
+
+ENTRIES = 2**20
+
+
+def codebook_arrays(state) -> list:
+  """The arrays of a state that have a row or a count for each entry."""
+  return [leaf for leaf in jax.tree.leaves(state) if ENTRIES in leaf.shape]
+
+
+@pytest.mark.slow
+def test_no_device_ever_holds_the_codebook(mesh, tmp_path):
+  del mesh  # Eight devices are there.
+  config = micro.config(
+    codec=micro.CODEC.clone(num_codebooks=1, codebook_size=ENTRIES, bitrates=(40_000,)),
+    quantization=Quantization(),
+    mesh=Mesh(data=1, fsdp=1, model=8, fsdp_smallest=1),
+    batch_size=2,
+  )
+  made = sharding.make_mesh(config.mesh, jax.devices()[:8])
+  placed = placed_step(config, made)
+  whole = ENTRIES * config.codec.net.dimension * 4
+  compiled = placed.step.lower(*arguments(config, placed, made)).compile()
+  memory = compiled.memory_analysis()
+  # Codebook, its average and sums lie in eighths; the old and the new are there at once.
+  eighths = sum(
+    math.prod(place.shard_shape(leaf.shape)) * 4
+    for leaf, place in zip(
+      jax.tree.leaves(placed.shapes), jax.tree.leaves(placed.shardings), strict=True
+    )
+    if ENTRIES in leaf.shape
+  )
+  assert eighths <= 4 * whole / 8
+  assert memory.argument_size_in_bytes < 1.1 * eighths
+  assert memory.temp_size_in_bytes < whole
+
+  init = jax.jit(
+    placed.init,
+    out_shardings=placed.shardings,
+    compiler_options={"xla_backend_optimization_level": 0},
+  )
+  key = jax.random.key(0)
+  state = init(key)
+  before = np.asarray(state.ema.counts.sum())
+  x = micro.batch(0, 2)
+  for _ in range(2):
+    state, metrics = compiled(state, jax.device_put(x, sharding.batch_sharding(made)), key)
+  assert np.isfinite(float(metrics["commitment"]))
+  assert int(state.skipped) == 0
+  assert float(state.ema.counts.sum()) < before  # Most entries were not used, and fade.
+  for leaf in codebook_arrays(state):
+    assert {math.prod(s.data.shape) for s in leaf.addressable_shards} == {leaf.size // 8}
+  with checkpoints.opened(config, tmp_path) as checkpointer:
+    checkpoints.save(checkpointer, 2, state, 0.0)
+
+  two = sharding.make_mesh(Mesh(data=1, model=2), jax.devices()[:2])
+  shardings = sharding.state_shardings(placed.shapes, two, Mesh(data=1, model=2))
+  with checkpoints.opened(config, tmp_path) as checkpointer:
+    restored = checkpoints.restore(checkpointer, placed.shapes, shardings)
+  for leaf in codebook_arrays(restored):
+    assert {math.prod(s.data.shape) for s in leaf.addressable_shards} == {leaf.size // 2}
+
+  def encode(params, x):
+    return config.codec.apply({"params": params}, x, 1, method="encode")
+
+  rows = NamedSharding(two, P())
+  encode = jax.jit(encode, in_shardings=(shardings.params, rows), out_shardings=rows)
+  lowered = encode.lower(restored.params, x)
+  program = lowered.compile()
+  assert program.memory_analysis().temp_size_in_bytes < whole
+  codes = np.asarray(program(restored.params, jax.device_put(x, rows)))
+  # The definition, in NumPy: the entry nearest to each latent.
+  latents = functools.partial(config.codec.apply, method=lambda codec, x: codec.encoder(x)[0])
+  z = np.asarray(jax.jit(latents)({"params": jax.device_get(restored.params)}, x), np.float64)
+  codebook = np.asarray(restored.params["quantizer"]["codebooks"][0], np.float64)
+  for row, code in zip(z.reshape(-1, z.shape[-1]), codes.reshape(-1), strict=True):
+    distances = ((codebook - row) ** 2).sum(axis=1)
+    assert distances[code] <= distances.min() + 1e-6
