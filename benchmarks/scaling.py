@@ -44,7 +44,7 @@ def measured(config, name: str) -> dict:
     "communication": found.communication,
     "examples": config.batch_size / found.seconds / len(place.devices),
     "sent": sum(one.num_bytes for one in found.sent),
-    "calls": sum(one.count for one in found.sent),
+    "calls": sum(one.calls for one in found.sent),
     "compile_seconds": time.perf_counter() - start,
   }
 

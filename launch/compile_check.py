@@ -80,7 +80,7 @@ def _table(found) -> str:
     ("work", f"{flops}, {size(found.bytes_accessed)} accessed"),
   ]
   for one in found.sent:
-    text = f"{one.count} of {one.group} chips, {size(one.num_bytes)}"
+    text = f"{one.calls} of {one.group} chips, {size(one.num_bytes)}"
     lines.append((one.kind, f"{text}, {1e3 * seconds(one, found.place):.3f} ms"))
   lines += [
     ("step by roofline", f"{1e3 * found.seconds:.3f} ms, communication {found.communication:.1%}"),

@@ -82,7 +82,7 @@ def rendered(where: str, name: str, topology: str, image: str, command: list[str
   sides = [int(side) for side in found[2].split("x")]
   if where == "slurm":
     hosts, per_host = sides[0], math.prod(sides[1:])
-    fields = {"hosts": hosts, "chips_per_host": per_host}
+    fields: dict[str, object] = {"hosts": hosts, "chips_per_host": per_host}
   else:
     kind, chips = _KINDS[found[1]], math.prod(sides)
     per_host = min(chips, _CHIPS_PER_HOST)

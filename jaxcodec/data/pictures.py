@@ -93,8 +93,8 @@ class _Load:
 
 def decode(file: sources_lib.File, channels: int) -> Image.Image:
   """A picture the right way up, in RGB or grey of 8 bits."""
-  with Image.open(sources_lib.stream(file)) as picture:
-    picture = ImageOps.exif_transpose(picture)
+  with Image.open(sources_lib.stream(file)) as stored:
+    picture = ImageOps.exif_transpose(stored)
     if picture.mode.startswith("I;16"):
       # Pillow would cut off what lies above 255.
       picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

@@ -13,6 +13,13 @@ from jaxcodec.data import sources as sources_lib
 from jaxcodec.data.health import Health
 
 
+class Entries(Protocol):
+  """What can be counted and taken from by place."""
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, place: int, /) -> Any: ...
+
+
 class Part(NamedTuple):
   """The examples of one shape that a source has.
 
@@ -23,7 +30,7 @@ class Part(NamedTuple):
     times: rows of a step with this shape, in multiples of the batch size.
   """
 
-  entries: Sequence
+  entries: Entries
   load: Callable[[Any, np.random.Generator], Any]
   share: float = 1.0
   times: int = 1

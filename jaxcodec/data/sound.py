@@ -103,11 +103,11 @@ class _Piece(NamedTuple):
   """A file that crops are taken from.
 
   Attributes:
-    index: in its source.
+    file: its place in its source.
     frames, rate: of the file.
   """
 
-  index: int
+  file: int
   frames: int
   rate: int
 
@@ -161,7 +161,7 @@ class Crops:
 def _read(source, piece: _Piece, rng, shape, health: Health) -> np.ndarray | None:
   """A crop of `shape` samples, rate and channels; None, said and counted, if it cannot be read."""
   samples, rate, channels = shape
-  file = source[piece.index]
+  file = source[piece.file]
   try:
     crop = _crop(file, piece, rng, samples, rate)
   except (soundfile.LibsndfileError, RuntimeError) as error:

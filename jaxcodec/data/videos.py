@@ -57,7 +57,7 @@ class Videos:
 class _Video(NamedTuple):
   """A file that examples are taken from: when its frames are shown, in units of its stream."""
 
-  index: int
+  file: int
   times: np.ndarray
 
 
@@ -104,7 +104,7 @@ class _Load:
 
   def __call__(self, video: _Video, rng: np.random.Generator) -> np.ndarray:
     for _ in range(100):
-      file = self._source[video.index]
+      file = self._source[video.file]
       try:
         x = self._frames(file, video, rng)
       except (av.FFmpegError, IndexError, ValueError) as error:

@@ -22,13 +22,13 @@ class Collective(NamedTuple):
   Attributes:
     kind: such as "all-reduce".
     group: chips that take part together.
-    count: how many a step runs.
+    calls: how many a step runs.
     num_bytes: on a chip, of them all: of what is reduced, and of what gathering gives.
   """
 
   kind: str
   group: int
-  count: int
+  calls: int
   num_bytes: int
 
 
@@ -50,7 +50,7 @@ def seconds(collective: Collective, place: Slice) -> float:
   A group that is not the whole slice is taken to lie along an axis of its size, if there is one,
   else along a line.
   """
-  kind, group, count, num_bytes = collective
+  kind, group, calls, num_bytes = collective
   sides = [side for side in place.sides if side > 1]
   if group != math.prod(sides):
     sides = [group]
@@ -58,16 +58,17 @@ def seconds(collective: Collective, place: Slice) -> float:
   bandwidth = place.chip.link_bandwidth * sum(2 if wrap else 1 for wrap in wraps)
   hops = sum(side // 2 if wrap else side - 1 for side, wrap in zip(sides, wraps, strict=True))
   if kind == "collective-permute":
-    return num_bytes / place.chip.link_bandwidth + count * _HOP_SECONDS
+    return num_bytes / place.chip.link_bandwidth + calls * _HOP_SECONDS
   if kind == "all-to-all":
-    return num_bytes * group / 4 / bandwidth + count * hops * _HOP_SECONDS
-  once = num_bytes * (group - 1) / group / bandwidth + count * hops * _HOP_SECONDS
+    return num_bytes * group / 4 / bandwidth + calls * hops * _HOP_SECONDS
+  once = num_bytes * (group - 1) / group / bandwidth + calls * hops * _HOP_SECONDS
   return 2 * once if kind == "all-reduce" else once
 
 
 def _read(hlo: str, chips: int):
   """Collectives by computation, who calls whom how often, limits of loops, the entry's name."""
-  found, limits = [], {}
+  found: list[tuple[str, str, int, int]] = []
+  limits: dict[str, int] = {}
   edges: dict[str, list[tuple[str, str]]] = defaultdict(list)
   here = entry = ""
   for line in hlo.splitlines():

@@ -49,7 +49,7 @@ def arguments(config: Train, placed: Placed, mesh: jax.sharding.Mesh) -> tuple[A
     placed.shapes,
     placed.shardings,
   )
-  rows = (config.batch_size, config.data.segment_samples(config.codec), config.codec.channels)
+  rows = (config.batch_size, *config.data.shape(config.codec))
   batch = jax.ShapeDtypeStruct(rows, "float32", sharding=sharding.batch_sharding(mesh))
   key = jax.eval_shape(jax.random.key, 0)
   return state, batch, jax.ShapeDtypeStruct((), key.dtype, sharding=NamedSharding(mesh, P()))
