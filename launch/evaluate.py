@@ -86,16 +86,16 @@ def evaluate(
   def load(index: int):
     file = source[index]
     try:
-      return bulk.Signal(file.name, bulk.read(codec, file))
+      return file.name, bulk.read(codec, file)
     except CodecError as error:
       print(f"skipped {file.name}: {error}", file=sys.stderr, flush=True)
-      return bulk.Signal(file.name, None)
+      return file.name, None
 
   def signals():
-    for signal in bulk.ahead(load, mine, threads, 4 * threads):
-      sums[1] += signal.wave is None
-      if signal.wave is not None:
-        yield signal
+    for name, wave in bulk.ahead(load, mine, threads, 4 * threads):
+      sums[1] += wave is None
+      if wave is not None:
+        yield bulk.Signal(name, wave)
 
   for coded in bulk.encode(codec, signals(), bitrate=bitrate, decode=True, devices=devices):
     wave, codes = coded.signal.wave, coded.codes

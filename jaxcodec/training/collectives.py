@@ -67,7 +67,8 @@ def seconds(collective: Collective, place: Slice) -> float:
 
 def _read(hlo: str, chips: int):
   """Collectives by computation, who calls whom how often, limits of loops, the entry's name."""
-  found, limits = [], {}
+  found: list[tuple[str, str, int, int]] = []
+  limits: dict[str, int] = {}
   edges: dict[str, list[tuple[str, str]]] = defaultdict(list)
   here = entry = ""
   for line in hlo.splitlines():
