@@ -206,8 +206,9 @@ def _finish(out: pathlib.Path, count: int, features) -> None:
   import tensorflow_datasets as tfds
   from array_record.python.array_record_module import ArrayRecordReader
 
-  lengths, num_bytes = [], 0
+  lengths: list[int] = []
   skipped: dict[str, str] = {}
+  num_bytes = 0
   for shard in range(count):
     path = _path(out, shard, count)
     reader = ArrayRecordReader(str(path))

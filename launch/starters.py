@@ -80,9 +80,10 @@ def rendered(where: str, name: str, topology: str, image: str, command: list[str
   if found is None or found[1] not in (*_KINDS, "gpu") or (found[1] == "gpu") != (where == "slurm"):
     raise ValueError(f"no topology {topology!r} for {where}: as v5e:4x8, for SLURM as gpu:4x8")
   sides = [int(side) for side in found[2].split("x")]
+  fields: dict[str, object]
   if where == "slurm":
     hosts, per_host = sides[0], math.prod(sides[1:])
-    fields: dict[str, object] = {"hosts": hosts, "chips_per_host": per_host}
+    fields = {"hosts": hosts, "chips_per_host": per_host}
   else:
     kind, chips = _KINDS[found[1]], math.prod(sides)
     per_host = min(chips, _CHIPS_PER_HOST)

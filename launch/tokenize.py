@@ -73,21 +73,26 @@ def _place(options) -> tuple[int, int]:
 
 
 class _Shown:
-  """A bar in the terminal."""
+  """A bar in a terminal; elsewhere a line every half a minute."""
 
   def __enter__(self):
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    console = Console(stderr=True)
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
-    self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     self._bar.start()
     self._task = self._bar.add_task("", total=None)
+    self._said = 0.0
     return self
 
   def __call__(self, state) -> None:
-    said = f"{state.speed:.0f} times real time, {state.skipped} skipped"
-    self._bar.update(self._task, completed=state.examples, total=state.total, description=said)
+    text = f"{state.speed:.0f} times real time, {state.skipped} skipped"
+    self._bar.update(self._task, completed=state.examples, total=state.total, description=text)
+    if self._bar.disable and state.elapsed > self._said + 30:
+      self._said = state.elapsed
+      print(f"{state.examples} of {state.total}, {text}", file=sys.stderr, flush=True)
 
   def __exit__(self, *_):
     self._bar.stop()
