@@ -17,14 +17,6 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if "prior" not in path.stem)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-  """Three steps take no time; optimizing the programs that take them would be most of it."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_three_steps_make_a_codec(name, tmp_path):
