@@ -23,23 +23,20 @@ def dequantize(codes: jax.Array, codebooks: jax.Array) -> jax.Array:
     return total + jnp.where(known[:, None], chosen, 0).astype(jnp.float32), None
 
   stages = jnp.arange(codebooks.shape[0]), place.T, known.T
-  total, _ = jax.lax.scan(add, _begin(codes, codebooks), stages, unroll=STAGES_AT_ONCE)
+  # Of the axes, within shard_map, that the loop's results have.
+  zero = sum(jnp.zeros_like(x.sum(), jnp.float32) for x in (codes, codebooks))
+  begin = jnp.zeros((codes.shape[0], codebooks.shape[-1]), jnp.float32) + zero
+  total, _ = jax.lax.scan(add, begin, stages, unroll=STAGES_AT_ONCE)
   return total.astype(codebooks.dtype)
 
 
-def by_stage(codes: jax.Array, changes: jax.Array) -> jax.Array:
-  """The same of float32 [Q, K, D], a stage at a time, so that its transpose is a sum a stage."""
+def gradient(codes: jax.Array, cotangent: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+  """What each of the [Q, K, D] entries adds up of `cotangent` [N, D], float32."""
 
-  def add(total, stage):
-    codes, change = stage
-    known = (codes >= 0) & (codes < change.shape[0])
-    chosen = change.at[jnp.where(known, codes, 0)].get(mode="promise_in_bounds")
-    return total + jnp.where(known[:, None], chosen, 0), None
+  def add(codes):
+    # A code outside falls past the last entry, to be dropped; -1 would count from the end.
+    place = jnp.where((codes >= 0) & (codes < shape[1]), codes, shape[1])
+    zeros = jnp.zeros(shape[1:], jnp.float32)
+    return zeros.at[place].add(cotangent.astype(jnp.float32), mode="drop")
 
-  return jax.lax.scan(add, _begin(codes, changes), (codes.T, changes))[0]
-
-
-def _begin(codes, codebooks):
-  # Of the axes, within shard_map, that the loop's results have.
-  zero = sum(jnp.zeros_like(x.sum(), jnp.float32) for x in (codes, codebooks))
-  return jnp.zeros((codes.shape[0], codebooks.shape[-1]), jnp.float32) + zero
+  return jax.lax.map(add, codes.T)
