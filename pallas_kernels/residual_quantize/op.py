@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from pallas_kernels.dequantize import reference as dequantize
 from pallas_kernels.dequantize.tpu import fits
@@ -51,7 +53,7 @@ def residual_quantize(
   return codes.reshape(*z.shape[:-1], codebooks.shape[0]), total.reshape(z.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 @functools.partial(jax.jit, static_argnums=(2,))
 def _quantize(z, codebooks, backend):
   """Gradient: identity to `z`, the cotangent of each row to each entry that the row used."""
@@ -63,17 +65,17 @@ def _quantize(z, codebooks, backend):
   return dispatch(z, codebooks, plain=reference.residual_quantize, tpu=kernel)
 
 
-def _quantize_fwd(z, codebooks, backend):
-  codes, total = _quantize(z, codebooks, backend)
-  return (codes, total), (codes, jnp.zeros(0, z.dtype), codebooks)
+def _quantize_jvp(backend, primals, tangents):
+  codes, total = _quantize(*primals, backend)
+  dz, dcodebooks = tangents
+  change = jnp.float32(0)
+  if not isinstance(dz, SymbolicZero):
+    change = change + dz
+  if not isinstance(dcodebooks, SymbolicZero):
+    # float32 before the sum: its transpose adds up in the type that it is given.
+    change = change + dequantize.by_stage(codes, dcodebooks.astype(jnp.float32))
+  return (codes, total), (np.zeros(codes.shape, jax.dtypes.float0), change)
 
 
-def _quantize_bwd(backend, residuals, cotangents):
-  del backend
-  codes, like_z, codebooks = residuals
-  cotangent = cotangents[1]
-  to_entries = dequantize.gradient(codes, cotangent, codebooks.shape)
-  return cotangent.astype(like_z.dtype), to_entries.astype(codebooks.dtype)
-
-
-_quantize.defvjp(_quantize_fwd, _quantize_bwd)
+# So that constant codebooks cost no sum of zeros.
+_quantize.defjvp(_quantize_jvp, symbolic_zeros=True)

@@ -95,10 +95,15 @@ def test_a_row_with_nan_gets_code_0_and_leaves_the_others_alone(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_gradient_of_the_sum_goes_to_the_entries_used(backend):
   codes, codebooks = codes_with_strangers(12, 2, 5), grid(2, 5, 7, seed=1)
-  weight = grid(12, 7, seed=4)
-  got = jax.jit(
-    jax.grad(lambda books: jnp.vdot(weight, dequantize(codes, books, backend=backend)))
-  )(codebooks)
+  weight, step = grid(12, 7, seed=4), grid(2, 5, 7, seed=5)
+  f = functools.partial(dequantize, codes, backend=backend)
+
+  @jax.jit
+  def both_ways(books):
+    to_books = jax.grad(lambda books: jnp.vdot(weight, f(books)))(books)
+    return to_books, jax.jvp(f, (books,), (step,))[1]
+
+  got, slope = both_ways(codebooks)
   want = np.zeros_like(codebooks)
   for row, row_codes in enumerate(codes):
     for stage, code in enumerate(row_codes):
@@ -106,10 +111,10 @@ def test_the_gradient_of_the_sum_goes_to_the_entries_used(backend):
         want[stage, code] += weight[row]
   np.testing.assert_array_equal(got, want)
   # By finite differences, exact as the sum is linear in the entries.
-  step = grid(2, 5, 7, seed=5)
   change = dequantize_by_definition(codes, codebooks + step) - dequantize_by_definition(
     codes, codebooks
   )
+  np.testing.assert_array_equal(slope, change)
   np.testing.assert_array_equal(np.vdot(got, step), np.vdot(weight, change))
 
 
@@ -125,16 +130,25 @@ def test_a_cotangent_that_is_no_number_stays_with_the_entries_of_its_row():
 def test_the_gradient_of_quantization_passes_straight_through_and_to_the_entries(backend):
   z, codebooks, weight = grid(12, 7, span=9), grid(2, 5, 7, seed=1), grid(12, 7, seed=4)
 
-  def loss(z, books):
-    return jnp.vdot(weight, residual_quantize(z, books, backend=backend)[1])
+  f = functools.partial(residual_quantize, backend=backend)
+  step = grid(12, 7, seed=5), grid(2, 5, 7, seed=6)
 
-  to_z, to_books = jax.jit(jax.grad(loss, argnums=(0, 1)))(z, codebooks)
+  @jax.jit
+  def both_ways(*given):
+    def loss(z, books):
+      return jnp.vdot(weight, f(z, books)[1])
+
+    change = jax.jvp(lambda *given: f(*given)[1], given, step)[1]
+    return *jax.grad(loss, argnums=(0, 1))(*given), change
+
+  to_z, to_books, change = both_ways(z, codebooks)
   np.testing.assert_array_equal(to_z, weight)
   codes, _ = quantize_by_definition(z, codebooks)
   want = np.zeros_like(codebooks)
   for stage in range(2):
     np.add.at(want[stage], codes[:, stage], weight)
   np.testing.assert_array_equal(to_books, want)
+  np.testing.assert_array_equal(change, step[0] + dequantize_by_definition(codes, step[1]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
