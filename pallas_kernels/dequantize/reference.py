@@ -23,20 +23,24 @@ def dequantize(codes: jax.Array, codebooks: jax.Array) -> jax.Array:
     return total + jnp.where(known[:, None], chosen, 0).astype(jnp.float32), None
 
   stages = jnp.arange(codebooks.shape[0]), place.T, known.T
-  # Of the axes, within shard_map, that the loop's results have.
-  zero = sum(jnp.zeros_like(x.sum(), jnp.float32) for x in (codes, codebooks))
-  begin = jnp.zeros((codes.shape[0], codebooks.shape[-1]), jnp.float32) + zero
-  total, _ = jax.lax.scan(add, begin, stages, unroll=STAGES_AT_ONCE)
+  total, _ = jax.lax.scan(add, _begin(codes, codebooks), stages, unroll=STAGES_AT_ONCE)
   return total.astype(codebooks.dtype)
 
 
-def gradient(codes: jax.Array, cotangent: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-  """What each of the [Q, K, D] entries adds up of `cotangent` [N, D], float32."""
+def by_stage(codes: jax.Array, changes: jax.Array) -> jax.Array:
+  """The same of float32 [Q, K, D], a stage at a time, so that its transpose is a sum a stage."""
+  # A code outside falls past the last entry, to be left out; -1 would count from the end.
+  place = jnp.where((codes >= 0) & (codes < changes.shape[1]), codes, changes.shape[1])
 
-  def add(codes):
-    # A code outside falls past the last entry, to be dropped; -1 would count from the end.
-    place = jnp.where((codes >= 0) & (codes < shape[1]), codes, shape[1])
-    zeros = jnp.zeros(shape[1:], jnp.float32)
-    return zeros.at[place].add(cotangent.astype(jnp.float32), mode="drop")
+  def add(total, stage):
+    place, change = stage
+    # A select in its stead would have the transpose select once more.
+    return total + change.at[place].get(mode="fill", fill_value=0), None
 
-  return jax.lax.map(add, codes.T)
+  return jax.lax.scan(add, _begin(codes, changes), (place.T, changes))[0]
+
+
+def _begin(codes, codebooks):
+  # Of the axes, within shard_map, that the loop's results have.
+  zero = sum(jnp.zeros_like(x.sum(), jnp.float32) for x in (codes, codebooks))
+  return jnp.zeros((codes.shape[0], codebooks.shape[-1]), jnp.float32) + zero
