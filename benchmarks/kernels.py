@@ -1,13 +1,15 @@
 """Kernels beside plain jitted JAX and PyTorch on this machine, and as the TPU compilers see them.
 
 Command: python benchmarks/kernels.py [--only NAME ...] [--size TEXT] [--forms NAME ...] [--runs 5]
-    [--no-tpu] [--no-host]
+    [--busy] [--no-tpu] [--no-host]
 
 On the host, runs alternate and figures are medians; the ratio is to the time of the first form,
-ours. Memory is what one process of its own takes at its peak beyond the inputs. For TPUs nothing
-runs: VMEM, FLOPs and bytes come from the compiled program, and the roofline's estimate is the
-longer of FLOPs at the chip's peak and bytes at its bandwidth, which no kernel reaches. Needs torch,
-and libtpu.
+ours. Memory is what one process of its own takes at its peak beyond the inputs. On a busy machine
+the clock says little: --busy prints the processor's time, of all threads, and no memory.
+
+For TPUs nothing runs: VMEM, FLOPs and bytes come from the compiled program, and the roofline's
+estimate is the longer of FLOPs at the chip's peak and bytes at its bandwidth, which no kernel
+reaches. Needs torch, and libtpu.
 """
 
 import argparse
@@ -19,11 +21,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
-GROUPS = ("vector", "rans", "low_bit")
+GROUPS = ("vector", "rans", "low_bit", "peers")
 
 # Of one device: 10^12 operations/s of each kind and 10^9 bytes/s. The makers' published figures; a
 # device of tpu7x is half a chip, and int8 is not among its figures: taken as bfloat16.
@@ -41,7 +44,7 @@ def cases(kind: str, only: list[str] | None, size: str) -> list:
   return [case for case in found if (not only or case.op in only) and size in case.size]
 
 
-def times(case, runs: int) -> dict[str, float]:
+def times(case, runs: int, clock: Callable[[], float]) -> dict[str, float]:
   """Median milliseconds of each form, in turns."""
   calls = {name: make() for name, make in case.forms.items()}
   for call in calls.values():
@@ -49,9 +52,9 @@ def times(case, runs: int) -> dict[str, float]:
   spent: dict[str, list[float]] = {name: [] for name in calls}
   for _ in range(runs):
     for name, call in calls.items():
-      start = time.perf_counter()
+      start = clock()
       call()
-      spent[name].append(1e3 * (time.perf_counter() - start))
+      spent[name].append(1e3 * (clock() - start))
   return {name: statistics.median(values) for name, values in spent.items()}
 
 
@@ -73,16 +76,18 @@ def print_peak(op: str, size: str, form: str) -> None:
   print((peak - before) / 1e6)
 
 
-def host_table(only: list[str] | None, size: str, forms: list[str] | None, runs: int) -> None:
+def host_table(
+  only: list[str] | None, size: str, forms: list[str] | None, runs: int, busy: bool
+) -> None:
   print("| kernel | size | form | ms | ratio | MB |")
   print("|---|---|---|---:|---:|---:|")
   for case in cases("host_cases", only, size):
     if forms:
       case = case._replace(forms={name: case.forms[name] for name in forms})
-    spent = times(case, runs)
+    spent = times(case, runs, time.process_time if busy else time.perf_counter)
     for form, value in spent.items():
-      peak = peak_megabytes(case.op, case.size, form)
-      row = f"{value:.2f} | {value / next(iter(spent.values())):.2f} | {peak:.0f}"
+      peak = "" if busy else f"{peak_megabytes(case.op, case.size, form):.0f}"
+      row = f"{value:.2f} | {value / next(iter(spent.values())):.2f} | {peak}"
       print(f"| {case.op} | {case.size} | {form} | {row} |", flush=True)
 
 
@@ -94,7 +99,8 @@ def tpu_table(only: list[str] | None, size: str) -> None:
   for case in cases("tpu_cases", only, size):
     for generation, peaks in PEAKS.items():
       compiled = topologies.compile_for(generation, case.function, *case.shapes)
-      cost = compiled.cost_analysis()
+      # A kernel of others may state neither.
+      cost = {"flops": 0.0, "bytes accessed": 0.0} | compiled.cost_analysis()
       vmem = topologies.vmem_bytes(compiled) / 1e6
       products = 1e3 * cost["flops"] * case.passes / (1e12 * peaks[case.kind])
       traffic = 1e3 * cost["bytes accessed"] / (1e9 * peaks["bytes"])
@@ -111,6 +117,7 @@ def main() -> None:
   parser.add_argument("--size", default="", help="part of a size; all that have it")
   parser.add_argument("--forms", nargs="*", help="columns to run; all if none is named")
   parser.add_argument("--runs", type=int, default=5)
+  parser.add_argument("--busy", action="store_true", help="processor time, and no memory")
   parser.add_argument("--no-host", action="store_true")
   parser.add_argument("--no-tpu", action="store_true")
   parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
@@ -119,7 +126,7 @@ def main() -> None:
     print_peak(*options.peak_of)
     return
   if not options.no_host:
-    host_table(options.only, options.size, options.forms, options.runs)
+    host_table(options.only, options.size, options.forms, options.runs, options.busy)
   if not options.no_tpu:
     tpu_table(options.only, options.size)
 

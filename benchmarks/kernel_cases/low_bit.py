@@ -155,6 +155,35 @@ def product_case(rows: int, bits: int) -> HostCase:
   return HostCase("quant_matmul", f"{rows} x {length} x {columns}, {bits} bits", forms)
 
 
+def ternary_case(rows: int) -> HostCase:
+  """BitNet's product, beside that of floats which nothing rounds."""
+  length, columns = WEIGHTS
+
+  def on_words(multiply):
+    def make():
+      x, w = jnp.asarray(normal(rows, length)), jnp.asarray(normal(*WEIGHTS, seed=1))
+      given = x, *jax.jit(kernels.ternary_weights)(w)
+      compiled = jax.jit(multiply)
+      return lambda: jax.block_until_ready(compiled(*given))
+
+    return make
+
+  def plain(x, packed, scale):
+    step = jnp.abs(x).max(axis=1, keepdims=True) / 127
+    codes = packed.reshape(-1, 1, 8, columns) << (30 - jnp.arange(16) * 2)[:, None, None] >> 30
+    signs = codes.reshape(length, columns).astype(jnp.float32)
+    return jnp.round(x / step) @ signs * step * scale
+
+  x, w = functools.partial(normal, rows, length), functools.partial(normal, *WEIGHTS, seed=1)
+  forms = {
+    "ours": on_words(kernels.ternary_matmul),
+    "plain JAX": on_words(plain),
+    "float32 weights, plain JAX": jax_form(jnp.matmul, x, w),
+    "float32 weights, torch": torch_form(lambda x, w: x @ w, x, w),
+  }
+  return HostCase("ternary_matmul", f"{rows} x {length} x {columns}", forms)
+
+
 def additive_case(rows: int, books: int, bits: int) -> HostCase:
   length, columns = WEIGHTS
   shape = columns, length // 8, books
@@ -215,6 +244,7 @@ def host_cases() -> list[HostCase]:
   cases = attention_cases()
   cases += [decode_case(bits) for bits in (8, 4)]
   cases += [product_case(rows, bits) for rows, bits in ((1, 8), (1, 4), (1, 2), (64, 4))]
+  cases += [ternary_case(rows) for rows in (1, 64)]
   cases += [additive_case(*sizes) for sizes in ((1, 2, 8), (1, 1, 16), (64, 2, 8))]
   return [*cases, word_case(4)]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from kernel_cases.case import HostCase, TpuCase
 from pallas_kernels import dequantize, nearest_code, residual_quantize
+from pallas_kernels.dequantize import reference as sum_of_entries
 from pallas_kernels.nearest_code import tpu
 
 # Rows, entries, features.
@@ -136,4 +137,6 @@ def tpu_cases() -> list[TpuCase]:
     # Six passes for the search and three for the product that takes the entries.
     cases.append(TpuCase("residual_quantize", size, residual_quantize, (z, books), "bfloat16", 4.5))
     cases.append(TpuCase("dequantize", size, dequantize, (codes, books), "bfloat16", 3))
+    gather = sum_of_entries.dequantize
+    cases.append(TpuCase("dequantize", f"{size}, gather", gather, (codes, books), "bfloat16", 0))
   return cases

@@ -29,14 +29,15 @@ def dequantize(codes: jax.Array, codebooks: jax.Array) -> jax.Array:
 
 def by_stage(codes: jax.Array, changes: jax.Array) -> jax.Array:
   """The same of float32 [Q, K, D], a stage at a time, so that its transpose is a sum a stage."""
+  # A code outside falls past the last entry, to be left out; -1 would count from the end.
+  place = jnp.where((codes >= 0) & (codes < changes.shape[1]), codes, changes.shape[1])
 
   def add(total, stage):
-    codes, change = stage
-    known = (codes >= 0) & (codes < change.shape[0])
-    chosen = change.at[jnp.where(known, codes, 0)].get(mode="promise_in_bounds")
-    return total + jnp.where(known[:, None], chosen, 0), None
+    place, change = stage
+    # A select in its stead would have the transpose select once more.
+    return total + change.at[place].get(mode="fill", fill_value=0), None
 
-  return jax.lax.scan(add, _begin(codes, changes), (codes.T, changes))[0]
+  return jax.lax.scan(add, _begin(codes, changes), (place.T, changes))[0]
 
 
 def _begin(codes, codebooks):
