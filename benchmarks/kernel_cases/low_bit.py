@@ -220,7 +220,11 @@ def word_case(bits: int) -> HostCase:
   def plain(x):
     low, high = x.min(0), x.max(0)
     scale = (high - low) / (2**bits - 1)
-    return jnp.round((x - low) / scale) * scale + low
+    codes = jnp.round((x - low) / scale).astype(jnp.uint32).reshape(-1, 32 // bits, columns)
+    places = bits * jnp.arange(32 // bits, dtype=jnp.uint32)[:, None]
+    words = (codes << places).sum(axis=1, dtype=jnp.uint32)
+    codes = (words[:, None] >> places) & (2**bits - 1)
+    return codes.reshape(length, columns) * scale + low
 
   def peer(x):
     import torch
@@ -236,7 +240,7 @@ def word_case(bits: int) -> HostCase:
     "torch": torch_form(peer, x),
     "torch.compile": torch_form(peer, x, compiled=True),
   }
-  size = f"{length} x {columns}, {bits} bits; the peers do not pack"
+  size = f"{length} x {columns}, {bits} bits; PyTorch does not pack"
   return HostCase("affine_quant", size, forms)
 
 
