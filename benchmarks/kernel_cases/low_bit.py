@@ -99,12 +99,12 @@ def decode_case(bits: int) -> HostCase:
   def on_pages(attend):
     def make():
       pages, q = quantized_cache(bits), jnp.asarray(normal(batch, heads, features))
-      compiled = jax.jit(attend)
-      return lambda: jax.block_until_ready(compiled(q, pages))
+      given, compiled = (q, pages, jnp.asarray(table), jnp.asarray(lengths)), jax.jit(attend)
+      return lambda: jax.block_until_ready(compiled(*given))
 
     return make
 
-  def plain(q, pages):
+  def plain(q, pages, table, lengths):
     return decode.decode_attention(q, pages, table, lengths, rule=Rule(features**-0.5, None))
 
   q = functools.partial(normal, batch, 1, heads, features)
@@ -112,7 +112,7 @@ def decode_case(bits: int) -> HostCase:
     functools.partial(normal, batch, tokens, key_heads, features, seed=seed) for seed in (1, 2)
   )
   forms = {
-    "ours": on_pages(lambda q, pages: kernels.decode_attention(q, pages, table, lengths)),
+    "ours": on_pages(kernels.decode_attention),
     "plain JAX": on_pages(plain),
     "float32 cache, plain JAX": jax_form(functools.partial(plain_attention, causal=False), q, k, v),
     "float32 cache, torch": torch_form(functools.partial(torch_attention, causal=False), q, k, v),
@@ -207,24 +207,34 @@ def additive_case(rows: int, books: int, bits: int) -> HostCase:
 
 
 def word_case(bits: int) -> HostCase:
-  """Rounding to packed codes and back, beside PyTorch's rounding alone."""
+  """Rounding to packed codes and, in a second program, back; beside PyTorch's rounding alone."""
   length, columns = WEIGHTS
 
-  def packed(x):
+  def pack(x):
     scale, offset = kernels.affine_range(x, (None, 1), bits=bits)
     return kernels.quantize_words(x, scale, offset, bits=bits), scale, offset
 
-  def there_and_back(x):
-    return kernels.dequantize_words(*packed(x), length=length, bits=bits)
+  def unpack(words, scale, offset):
+    return kernels.dequantize_words(words, scale, offset, length=length, bits=bits)
 
-  def plain(x):
+  places = bits * np.arange(32 // bits, dtype=np.uint32)[:, None]
+
+  def plain_pack(x):
     low, high = x.min(0), x.max(0)
     scale = (high - low) / (2**bits - 1)
     codes = jnp.round((x - low) / scale).astype(jnp.uint32).reshape(-1, 32 // bits, columns)
-    places = bits * jnp.arange(32 // bits, dtype=jnp.uint32)[:, None]
-    words = (codes << places).sum(axis=1, dtype=jnp.uint32)
+    return (codes << places).sum(axis=1, dtype=jnp.uint32), scale, low
+
+  def plain_unpack(words, scale, low):
     codes = (words[:, None] >> places) & (2**bits - 1)
     return codes.reshape(length, columns) * scale + low
+
+  def in_turn(pack, unpack):
+    def make():
+      given, first, second = jnp.asarray(x()), jax.jit(pack), jax.jit(unpack)
+      return lambda: jax.block_until_ready(second(*first(given)))
+
+    return make
 
   def peer(x):
     import torch
@@ -235,8 +245,8 @@ def word_case(bits: int) -> HostCase:
 
   x = functools.partial(normal, *WEIGHTS)
   forms = {
-    "ours": jax_form(there_and_back, x),
-    "plain JAX": jax_form(plain, x),
+    "ours": in_turn(pack, unpack),
+    "plain JAX": in_turn(plain_pack, plain_unpack),
     "torch": torch_form(peer, x),
     "torch.compile": torch_form(peer, x, compiled=True),
   }

@@ -11,7 +11,8 @@ def decode_attention(q, pages: Pages, table, lengths, *, rule: Rule):
   """Output [B, H, D] of queries [B, H, D] over the first `lengths` tokens of the tabled pages."""
   batch, _, features = q.shape
   table = jnp.clip(table, 0, pages.k_words.shape[0] - 1)
-  k, v = dequantize_pages(jax.tree.map(lambda x: x[table], pages))
+  taken = jax.tree.map(lambda x: x.at[table].get(mode="promise_in_bounds"), pages)
+  k, v = dequantize_pages(taken)
   # [B, pages, N, S, D] to [B, N, tokens, D].
   k, v = (jnp.moveaxis(x, 2, 1).reshape(batch, k.shape[2], -1, features) for x in (k, v))
   groups = q.astype(jnp.float32).reshape(batch, k.shape[1], -1, features)
