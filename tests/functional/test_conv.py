@@ -14,7 +14,11 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 # Not the very bits: how the CPU blocks a product of matrices depends on their height.
 ROUNDING = {"rtol": 0, "atol": 2e-6}
 
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=4, deadline=None)
+
+# Width, stride, dilation.
+SLOW = [pytest.param(*window, marks=pytest.mark.slow) for window in ((10, 5, 1), (1, 1, 1))]
+WINDOWS = [(7, 1, 1), (4, 2, 1), (3, 1, 4), *SLOW]
 
 
 def compiled(function):
@@ -130,9 +134,7 @@ def test_same_conv_gives_the_left_the_larger_half(length, width, stride, dilatio
 
 
 @pytest.mark.parametrize("pad_mode", ["zero", "reflect"])
-@pytest.mark.parametrize(
-  ("width", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (3, 1, 4), (10, 5, 1), (1, 1, 1)]
-)
+@pytest.mark.parametrize(("width", "stride", "dilation"), WINDOWS)
 @given(data=st.data())
 @few
 def test_causal_conv_in_chunks_equals_the_whole(data, width, stride, dilation, pad_mode):
@@ -178,9 +180,7 @@ def test_a_row_may_start_anew_while_another_goes_on(data, width, stride, dilatio
 
 
 @pytest.mark.parametrize("pad_mode", ["zero", "reflect"])
-@pytest.mark.parametrize(
-  ("width", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (3, 1, 4), (10, 5, 1), (1, 1, 1)]
-)
+@pytest.mark.parametrize(("width", "stride", "dilation"), WINDOWS)
 @given(data=st.data())
 @few
 def test_same_conv_in_chunks_equals_the_whole(data, width, stride, dilation, pad_mode):
