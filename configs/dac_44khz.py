@@ -62,7 +62,7 @@ def tiny() -> Train:
   net = DacConfig(encoder_width=2, decoder_width=8, strides=(16,), dimension=4)
   parts = (
     MultiPeriod(periods=(2,), widths=(2, 2), always_pad=True),
-    MultiBandSTFT(windows=(128,), bands=(0.5, 1.0), filters=2),
+    MultiBandSTFT(windows=(128,), bands=(1.0,), filters=2),
   )
   mel = dataclasses.replace(config.losses.mel_scales, scales=((128, 16),))
   return dataclasses.replace(

@@ -69,7 +69,7 @@ def tiny() -> Train:
   net = dataclasses.replace(net, num_residual_layers=1)
   mel = dataclasses.replace(config.losses.mel_scales, scales=((128, 16),))
   discriminators = (
-    MultiScaleWave(scales=2, width=2, strides=(2,)),
+    MultiScaleWave(scales=1, width=2, strides=(2,)),
     MultiScaleSTFT(windows=(128,), filters=2),
   )
   return dataclasses.replace(

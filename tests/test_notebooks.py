@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import tomllib
 
 import matplotlib
 import pytest
@@ -26,9 +27,11 @@ def run(name: str, folder, monkeypatch, **changes: str) -> dict:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_a_badge_opens_the_very_notebook_in_colab(path):
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  repository = project["urls"]["Repository"].removeprefix("https://github.com/")
   first = "".join(json.loads(path.read_text())["cells"][0]["source"])
   (address,) = re.findall(r"\(https://colab\.research\.google\.com/github/(\S+)\)", first)
-  assert address.endswith(f"/blob/main/notebooks/{path.name}")
+  assert address == f"{repository}/blob/main/notebooks/{path.name}"
 
 
 @pytest.mark.slow

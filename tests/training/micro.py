@@ -18,7 +18,7 @@ from jaxcodec.data.sound import Sound
 from jaxcodec.layers.seanet import SEANetConfig
 from jaxcodec.training import sharding
 from jaxcodec.training.config import Adam, LearningRate, Losses, Mesh, Quantization, Train
-from jaxcodec.training.state import init_state
+from jaxcodec.training.state import TrainState, init_state
 from jaxcodec.training.step import train_step
 
 NET = SEANetConfig(
@@ -90,26 +90,39 @@ def two_processes(arguments, devices: int) -> list[subprocess.Popen]:
   ]
 
 
+# A CPU takes longer to optimize these programs than to run them.
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+@functools.cache
+def start() -> TrainState:
+  """The state before the first step, as NumPy arrays, made on one device."""
+  init = jax.jit(functools.partial(init_state, config=config()), compiler_options=QUICK)
+  with jax.default_device(jax.local_devices()[0]):
+    return jax.tree.map(np.asarray, init(jax.random.key(0)))
+
+
 def run_steps(mesh: Mesh, devices, steps: int = 20) -> tuple[np.ndarray, np.ndarray]:
   """The losses of some steps on a mesh, and the codebooks after them."""
   run = config(mesh=mesh)
   made = sharding.make_mesh(run.mesh, devices)
-  init, key = functools.partial(init_state, config=run), jax.random.key(0)
-  shardings = sharding.state_shardings(jax.eval_shape(init, key), made, run.mesh)
-  quick = {"xla_backend_optimization_level": 0}
-  state = jax.jit(init, out_shardings=shardings, compiler_options=quick)(key)
-  place = sharding.batch_sharding(made)
+  shardings = sharding.state_shardings(start(), made, run.mesh)
+
+  def put(array, sharding):
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+  state = jax.tree.map(put, start(), shardings)
+  place, whole = sharding.batch_sharding(made), NamedSharding(made, P())
   step = jax.jit(
     functools.partial(train_step, config=run),
     donate_argnums=0,
     in_shardings=(shardings, place, None),
-    out_shardings=(shardings, None),
+    out_shardings=(shardings, whole),
+    compiler_options=QUICK,
   )
-  losses = []
+  losses, key = [], jax.random.key(0)
   for i in range(steps):
-    rows = batch(i)
-    placed = jax.make_array_from_callback(rows.shape, place, rows.__getitem__)
-    state, metrics = step(state, placed, key)
+    state, metrics = step(state, put(batch(i), place), key)
     losses.append(float(metrics["l1"]))
-  whole = jax.jit(lambda x: x, out_shardings=NamedSharding(made, P()))
-  return np.asarray(losses), np.asarray(whole(state.params["quantizer"]["codebooks"]))
+  gather = jax.jit(lambda x: x, out_shardings=whole)
+  return np.asarray(losses), np.asarray(gather(state.params["quantizer"]["codebooks"]))

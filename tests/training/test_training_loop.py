@@ -111,7 +111,9 @@ def test_sigterm_to_one_of_two_processes_saves_in_both_at_one_step(sounds, tmp_p
   for process in processes:
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 0, error[-2000:]
-  steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+  steps = [
+    json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+  ]
   # One of them writes the log, and nothing came after the checkpoint.
   assert steps == list(range(1, len(steps) + 1))
   (saved,) = (tmp_path / "checkpoints").iterdir()
