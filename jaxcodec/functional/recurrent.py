@@ -7,6 +7,8 @@ import jax.numpy as jnp
 def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
   """One LSTM layer: x [B, T, D] -> (y [B, T, H], state), gates in the order i, f, g, o.
 
+  It has a gradient in reverse mode alone.
+
   Args:
     input_kernel: `[D, 4H]`.
     recurrent_kernel: `[H, 4H]`.
@@ -16,14 +18,51 @@ def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
   if state is None:
     zeros = jnp.zeros((x.shape[0], recurrent_kernel.shape[0]), x.dtype)
     state = (zeros, zeros)
+  gates = jnp.moveaxis(x @ input_kernel + bias, 1, 0)
+  y, state = _recur(gates, recurrent_kernel, state)
+  return jnp.moveaxis(y, 0, 1), state
+
+
+def _cell(c, gates):
+  i, f, g, o = jnp.split(gates, 4, axis=-1)
+  c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+  return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+@jax.custom_vjp
+def _recur(gates, kernel, state):
+  """Gates [T, B, 4H] without their recurrent part -> (y [T, B, H], state)."""
 
   def step(state, gates):
-    h, c = state
-    i, f, g, o = jnp.split(gates + h @ recurrent_kernel, 4, axis=-1)
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    h, c = _cell(state[1], gates + state[0] @ kernel)
     return (h, c), h
 
-  gates = jnp.moveaxis(x @ input_kernel + bias, 1, 0)
   state, y = jax.lax.scan(step, state, gates)
-  return jnp.moveaxis(y, 0, 1), state
+  return y, state
+
+
+def _recur_fwd(gates, kernel, state):
+  def step(state, gates):
+    gates = gates + state[0] @ kernel
+    after = _cell(state[1], gates)
+    return after, (after[0], (*state, gates))
+
+  state, (y, before) = jax.lax.scan(step, state, gates)
+  return (y, state), (*before, kernel)
+
+
+def _recur_bwd(residuals, cotangents):
+  # The kernel's gradient is one product after the loop; within, every step would add to all of it.
+  h, c, gates, kernel = residuals
+  to_y, to_state = cotangents
+
+  def step(to_state, given):
+    to_y, c, gates = given
+    to_c, to_gates = jax.vjp(_cell, c, gates)[1]((to_state[0] + to_y, to_state[1]))
+    return (to_gates @ kernel.T, to_c), to_gates
+
+  to_state, to_gates = jax.lax.scan(step, to_state, (to_y, c, gates), reverse=True)
+  return to_gates, jnp.einsum("tbh,tbg->hg", h, to_gates), to_state
+
+
+_recur.defvjp(_recur_fwd, _recur_bwd)
