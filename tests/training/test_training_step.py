@@ -121,7 +121,7 @@ def test_frames_without_a_clip_count_in_no_codebook_and_no_loss(start):
   np.testing.assert_allclose(counts[1], 0.99 * counts[0] + 0.01 * 112, rtol=1e-5)
   np.testing.assert_allclose(float(state.usage[0].sum()), 0.01 * 112, rtol=1e-5)
   # Nothing is decoded where there is no clip: the mean has zeros there.
-  forward = functools.partial(_forward, step=0, config=config, segments=segments)
+  forward = functools.partial(_forward, step=start.step, config=config, segments=segments)
   quick = {"xla_backend_optimization_level": 0}
   (y, _), _ = jax.jit(forward, compiler_options=quick)(
     start.params, x=packed.x, key=jax.random.key(KEY)
