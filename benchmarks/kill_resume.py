@@ -2,9 +2,10 @@
 
     python benchmarks/kill_resume.py [--kills 20] [--config tests/training/micro.py]
 
-Each kill is SIGKILL, at a random time after the run's first new step; every other one waits for a
-checkpoint that is being written. Prints how many kills hit a save, and whether each array of the
-last checkpoint is the same to the bit. The default configuration has every part but discriminators.
+Each kill is SIGKILL, after a random number of the run's new steps, however fast they are; every
+other one waits for a checkpoint that is being written. Prints each kill, how many hit a save, and
+whether each array of the last checkpoint is the same to the bit. The default configuration has
+every part but discriminators.
 """
 
 import argparse
@@ -53,6 +54,21 @@ def state_of(workdir: pathlib.Path):
     return checkpointer.latest.step, checkpointer.load(None, wanted)
 
 
+def moment(process, workdir: pathlib.Path, new_steps: int, in_save: bool) -> bool:
+  """Waits for so many new steps, and if wanted for a save after them; False if the run ended."""
+  before = logged(workdir)
+  # A resumed run cuts the log back to its checkpoint first.
+  first = None
+  while process.poll() is None:
+    now = logged(workdir)
+    if first is None and now != before:
+      first = now
+    if first is not None and now >= first + new_steps and (not in_save or saving(workdir)):
+      return True
+    time.sleep(0.001)
+  return False
+
+
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--kills", type=int, default=20)
@@ -69,21 +85,16 @@ def main() -> int:
     if start(options.config, alone, sounds).wait():
       raise SystemExit("the run that is let alone failed")
     during_saves, steps = 0, []
-    for kill in range(options.kills):
-      process, before = start(options.config, killed, sounds), logged(killed)
-      deadline = time.monotonic() + 120
-      while logged(killed) == before and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-      time.sleep(draw.uniform(0, 0.3))
-      while kill % 2 and not saving(killed) and process.poll() is None:
-        time.sleep(0.001)
-      if process.poll() is not None:
-        print(f"the run ended before kill {kill + 1}")
+    for number in range(options.kills):
+      process = start(options.config, killed, sounds)
+      if not moment(process, killed, draw.randrange(30), in_save=bool(number % 2)):
+        print(f"the run ended before kill {number + 1}")
         break
       during_saves += saving(killed)
       process.kill()
       process.wait()
       steps.append(logged(killed))
+      print(f"kill {number + 1} after step {steps[-1]}", flush=True)
     print(f"{len(steps)} kills, {during_saves} of them during a save, after steps {steps}")
     if start(options.config, killed, sounds).wait():
       raise SystemExit("the last resume failed")
