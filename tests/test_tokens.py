@@ -34,7 +34,7 @@ def sounds(tmp_path_factory):
   rng = np.random.default_rng(0)
   for i in range(30):
     size = (1 + i % 2) * rng.integers(98, 129)
-    soundfile.write(folder / f"{i:02}.wav", rng.normal(0, 0.1, size), 8000)
+    soundfile.write(folder / f"{i:02}.wav", rng.normal(0, 0.3, size), 8000)
   (folder / "07.wav").write_bytes(b"RIFF, it says")
   soundfile.write(folder / "21.wav", np.zeros(0), 8000)
   return folder
@@ -63,7 +63,7 @@ def test_each_example_has_the_codes_that_it_has_alone(codec, sounds, tmp_path):
     blocks = chunked.encode_blocks(codec, [wave[None]], frames)
     alone = np.concatenate([codes[0] for codes, _ in blocks])
     np.testing.assert_array_equal(found[name], alone)
-    assert len(np.unique(alone)) > 4
+    assert all(len(np.unique(stage)) > 3 for stage in alone.T)
   skipped = json.loads((tmp_path / "skipped.json").read_text())
   assert [pathlib.Path(name).name for name in skipped] == ["07.wav", "21.wav"]
   # Nothing is left to do, and other codes do not mix with these.

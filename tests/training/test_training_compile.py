@@ -1,5 +1,6 @@
 """The step compiled for four TPU chips, and what is read from the program."""
 
+import dataclasses
 import importlib.util
 import pathlib
 
@@ -86,6 +87,21 @@ def test_three_configurations_compile_for_four_chips(topology_name, changes):
 
 
 @needs_compiler
+def test_a_state_that_does_not_fit_is_refused_before_it_is_compiled():
+  wide = micro.config(codec=micro.CODEC.clone(net=dataclasses.replace(micro.NET, num_filters=6144)))
+  with pytest.raises(sizing.TooLarge, match=r"the state alone takes \d+\.\d\d GiB of each chip"):
+    sizing.report(wide, topology.slice_of("v5e:2x2"))
+
+
+def test_smaller_batches_are_the_last_remedy():
+  settings = [setting for setting, _ in sizing.remedies(micro.config(batch_size=16), 4)]
+  spread = "remat=true mesh.data=1 mesh.fsdp=4"
+  small = [f"{spread} batch_size={batch}" for batch in (8, 4)]
+  assert settings == ["remat=true", spread, *small]
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_says_with_which_setting_it_would(capsys):
   call = ["--config", MICRO, "--topology", "v5e:4x4", "--set", "codec.net.num_filters=6144"]
   assert compile_check.main([*call, "--set", "batch_size=16"]) == 1
