@@ -63,6 +63,15 @@ def test_speech_stays_intelligible_and_more_bits_help(codec, data):
   assert found[1000] < found[3000] < found[6000]
 
 
+def is_tie(codec, latent, codes, others) -> bool:
+  """Whether two rows of codes part where both entries are as near, to 1e-5 of the distance."""
+  codebooks = np.asarray(codec.params["quantizer"]["codebooks"], np.float64)
+  stage = int(np.argmax(codes != others))
+  rest = latent - sum(codebooks[q][codes[q]] for q in range(stage))
+  near, far = sorted(((codebooks[stage][[codes[stage], others[stage]]] - rest) ** 2).sum(axis=1))
+  return far - near <= 1e-5 * far
+
+
 def test_chunks_of_real_speech_have_the_very_codes_of_the_whole(codec, data):
   x = np.concatenate(read_clips(data, 4))[: 48 * 16_000][None, :, None]
   whole = np.asarray(jax.jit(jaxcodec.encode)(codec, x))
@@ -73,7 +82,17 @@ def test_chunks_of_real_speech_have_the_very_codes_of_the_whole(codec, data):
     for start in range(0, x.shape[1], size):
       state, codes = step(codec, state, x[:, start : start + size])
       parts.append(np.asarray(codes))
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    found = np.concatenate(parts, axis=1)
+    # How the CPU blocks a product depends on its height, and that can decide between two entries
+    # that are as near.
+    frames = np.flatnonzero((found != whole).any(axis=(0, 2)))
+    assert len(frames) <= 1
+    for frame in frames:
+      before = x[:, : (frame + 1) * codec.hop_length]
+      latents, _ = codec.module.apply(
+        {"params": codec.params}, before, method=lambda module, x: module.encoder(x)
+      )
+      assert is_tie(codec, np.asarray(latents)[0, -1], whole[0, frame], found[0, frame])
 
 
 def test_decoded_chunks_equal_the_decoded_whole(codec, data):

@@ -199,7 +199,7 @@ class Mesh:
   model: int = 1
   rules: tuple[tuple[str, P], ...] = (
     (r"codebooks$", P(None, "model")),
-    (r"^ema/(counts|sums)$", P(None, "model")),
+    (r"^(ema/(counts|sums)|usage)$", P(None, "model")),
   )
   fsdp_smallest: int = 2**14
 

@@ -90,7 +90,7 @@ def test_two_processes_of_which_one_is_killed_go_on_when_started_again(tmp_path)
     assert all(process.poll() is None for process in processes), processes[0].stderr.read()
     time.sleep(0.05)
   processes[1].send_signal(signal.SIGKILL)
-  processes[1].wait()
+  processes[1].communicate()
   # srun ends the others.
   processes[0].kill()
   processes[0].communicate()

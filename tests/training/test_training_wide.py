@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import micro
@@ -35,7 +36,7 @@ def test_no_device_ever_holds_the_codebook(mesh, tmp_path):
   whole = ENTRIES * config.codec.net.dimension * 4
   compiled = placed.step.lower(*arguments(config, placed, made)).compile()
   memory = compiled.memory_analysis()
-  # Codebook, its average and sums lie in eighths; the old and the new are there at once.
+  # Codebook, average, sums and the optimizer's two moments, and numbers for each entry, in eighths.
   eighths = sum(
     math.prod(place.shard_shape(leaf.shape)) * 4
     for leaf, place in zip(
@@ -43,9 +44,11 @@ def test_no_device_ever_holds_the_codebook(mesh, tmp_path):
     )
     if ENTRIES in leaf.shape
   )
-  assert eighths <= 4 * whole / 8
+  assert eighths <= 6 * whole / 8
   assert memory.argument_size_in_bytes < 1.1 * eighths
-  assert memory.temp_size_in_bytes < whole
+  # The program of a device: numbers for all entries are in it, but nowhere all entries.
+  whole_shape = rf"\w+\[[\d,]*\b{ENTRIES},{config.codec.net.dimension}\]"
+  assert not re.findall(whole_shape, compiled.as_text())
 
   init = jax.jit(
     placed.init,
@@ -80,7 +83,7 @@ def test_no_device_ever_holds_the_codebook(mesh, tmp_path):
   encode = jax.jit(encode, in_shardings=(shardings.params, rows), out_shardings=rows)
   lowered = encode.lower(restored.params, x)
   program = lowered.compile()
-  assert program.memory_analysis().temp_size_in_bytes < whole
+  assert not re.findall(whole_shape, program.as_text())
   codes = np.asarray(program(restored.params, jax.device_put(x, rows)))
   # The definition, in NumPy: the entry nearest to each latent.
   latents = functools.partial(config.codec.apply, method=lambda codec, x: codec.encoder(x)[0])
