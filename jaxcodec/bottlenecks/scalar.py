@@ -170,14 +170,29 @@ class Projections(nn.Module):
 
   def setup(self):
     if self.wide != self.narrow:
-      self.into = nn.Dense(self.narrow, precision="highest")
-      self.back = nn.Dense(self.wide, precision="highest")
+      self.into = _Affine(self.wide, self.narrow)
+      self.back = _Affine(self.narrow, self.wide)
 
   def __call__(self, z):
     return self.into(z) if self.wide != self.narrow else z
 
   def out(self, values, known):
     """Latents of values [..., narrow]; zeros in the rows that `known` [...] leaves out."""
-    if self.wide == self.narrow:
-      return values
-    return jnp.where(known[..., None], self.back(values), 0)
+    return self.back(values, known) if self.wide != self.narrow else values
+
+
+class _Affine(nn.Module):
+  """A dense layer whose bias is one more row of its kernel: a row left out is zeros in, zeros out."""
+
+  inputs: int
+  outputs: int
+
+  @nn.compact
+  def __call__(self, x, known=None):
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
+    bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+    if known is None:
+      return F.thin_matmul(x, kernel) + bias
+    x = jnp.where(known[..., None], x, 0)
+    x = jnp.concatenate([x, known[..., None].astype(x.dtype)], axis=-1)
+    return F.thin_matmul(x, jnp.concatenate([kernel, bias[None]]))

@@ -65,7 +65,10 @@ from jaxcodec.functional.multiscale import (
   multiscale_quantize as multiscale_quantize,
   which_convolution as which_convolution,
 )
-from jaxcodec.functional.projection import matched_projection as matched_projection
+from jaxcodec.functional.projection import (
+  matched_projection as matched_projection,
+  thin_matmul as thin_matmul,
+)
 from jaxcodec.functional.quantize import (
   EmaState as EmaState,
   ResidualQuantized as ResidualQuantized,

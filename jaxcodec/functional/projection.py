@@ -1,7 +1,32 @@
-"""Where a trained projection of frozen vectors starts."""
+"""Projections around a bottleneck: their products, and where one of frozen vectors starts."""
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+
+@jax.custom_vjp
+def thin_matmul(x, kernel):
+  """x [..., A] @ kernel [A, B] in full float32, for A or B of a few; reverse mode only.
+
+  The kernel's gradient is the product [few, N] @ [N, many], which a CPU does several times as
+  quickly as the one that has the few behind; autodiff leaves the choice to XLA, which takes either.
+  """
+  return jnp.matmul(x, kernel, precision="highest")
+
+
+def _thin_backward(saved, gradient):
+  x, kernel = saved
+  few, many = kernel.shape
+  x, rows = x.reshape(-1, few), gradient.reshape(-1, many)
+  if few <= many:
+    of_kernel = jnp.matmul(x.T, rows, precision="highest")
+  else:
+    of_kernel = lax.optimization_barrier(jnp.matmul(rows.T, x, precision="highest")).T
+  return jnp.matmul(gradient, kernel.T, precision="highest"), of_kernel
+
+
+thin_matmul.defvjp(lambda x, kernel: (thin_matmul(x, kernel), (x, kernel)), _thin_backward)
 
 
 def matched_projection(source, z):
