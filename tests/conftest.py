@@ -11,12 +11,16 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # All of it must stand before jax starts.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 # There is a worker for every core: more threads of OpenMP (PyTorch) would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-_EIGHT = "--xla_force_host_platform_device_count=8"
-if "device_count" not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT}".strip()
+# And many programs of which each is small: nothing is won by splitting one.
+for _flag in (
+  "--xla_force_host_platform_device_count=8",
+  "--xla_cpu_parallel_codegen_split_count=1",
+):
+  if _flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +39,22 @@ def pytest_collection_modifyitems(items):
     weight = 30 if item.get_closest_marker("slow") or item.get_closest_marker("parity") else 1
     order[item.path] = order.get(item.path, 0) + weight
   items.sort(key=lambda item: order[item.path], reverse=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimizations(request):
+  """Files marked `unoptimized` compile more than they run; their processes do so too."""
+  import jax
+
+  if not request.node.get_closest_marker("unoptimized"):
+    yield
+    return
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+  jax.config.update("jax_disable_most_optimizations", False)
+  jax.clear_caches()
 
 
 _modules = itertools.count(1)

@@ -182,7 +182,7 @@ class Projections(nn.Module):
 
 
 class _Affine(nn.Module):
-  """A dense layer whose bias is one more row of its kernel: a row left out is zeros in, zeros out."""
+  """A dense layer whose bias is one more row of its kernel: what is left out gives zeros."""
 
   inputs: int
   outputs: int

@@ -8,7 +8,8 @@ discriminators first and judge both signals again.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,25 +162,24 @@ def _gradients(state: TrainState, batch, key, config: Train) -> tuple[dict, dict
   )
   (y, _), backward, aux = jax.vjp(forward, state.params, has_aux=True)
   weights: dict[str, float | jax.Array] = {**output_terms(config)}
-  judge, discriminator_gradients, found = None, {}, {}
+  values, back = _near_terms(y, x, config)
+  discriminator_gradients, found = {}, {}
   if config.adversary is not None:
-    judge, discriminator_gradients, found = _judged(state, x, y, config)
+    judged = _judged(state, x, y, config)
+    discriminator_gradients, found = judged.gradients, judged.losses
+    values, back = values | judged.terms, _both(back, judged.back)
     started = (state.step >= config.adversary.start_step).astype(jnp.float32)
     weights = {
-      name: weight * started if name in ("adversarial", "features") else weight
-      for name, weight in weights.items()
+      name: weight * started if name in judged.terms else weight for name, weight in weights.items()
     }
-  terms = functools.partial(_output_terms, x=x, judge=judge, config=config)
-  values, back = jax.vjp(terms, y)
   balancer = state.balancer
-  zeros = dict.fromkeys(values, jnp.zeros(()))
   if config.losses.balanced:
-    each = {name: back(zeros | {name: jnp.ones(())})[0] for name in values}
+    each = {name: back({name: jnp.ones(())}) for name in values}
     gradient, balancer = losses.balance(balancer, each, weights, config.losses.balanced)
   else:
     if config.losses.adaptive:
       weights |= {"adversarial": weights["adversarial"] * _adaptive(back, backward, weights)}
-    gradient = back({name: jnp.asarray(weights[name], jnp.float32) for name in values})[0]
+    gradient = back({name: jnp.asarray(weights[name], jnp.float32) for name in values})
   (codec_gradients,) = backward((gradient, jnp.ones(())))
   # What checkpoints are ranked by: how near the decoded signal is, adversaries aside, or what they
   # look at where nothing else compares signals.
@@ -240,8 +240,24 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
   return (y, side), jax.lax.stop_gradient(aux)
 
 
-def _judged(state: TrainState, x, y, config: Train):
-  """`(judge, gradients, losses)`: the discriminators as functions of y, and how they learn."""
+class Judged(NamedTuple):
+  """What the discriminators make of a batch.
+
+  Attributes:
+    gradients: of their own loss with respect to their params, under "discriminators".
+    losses: theirs.
+    terms: the codec's losses by them.
+    back: from cotangents of some terms, by name, to that of the decoded signal.
+  """
+
+  gradients: dict
+  losses: dict[str, jax.Array]
+  terms: dict[str, jax.Array]
+  back: Callable
+
+
+def _judged(state: TrainState, x, y, config: Train) -> Judged:
+  """Both signals are judged once, for the discriminators' losses and for the codec's."""
   adversary = config.adversary
   assert adversary is not None
   modules = adversary.discriminators
@@ -273,53 +289,68 @@ def _judged(state: TrainState, x, y, config: Train):
     )(state.discriminators)
     gradients = jax.tree.map(lambda a, b: a + adversary.r1 * b, gradients, by_params)
     found["r1"] = penalty
+  terms, back_terms = jax.vjp(functools.partial(_adversarial_terms, real, config=config), fake)
 
-  held = jax.tree.map(jax.lax.stop_gradient, state.discriminators)
+  def back(cotangents):
+    return back_fake(back_terms(_filled(terms, cotangents))[0])[1]
 
-  def judge(y):
-    return real, judgements(held, y)
-
-  return judge, {"discriminators": gradients}, found
+  return Judged({"discriminators": gradients}, found, terms, back)
 
 
-def _output_terms(y, *, x, judge, config: Train) -> dict[str, jax.Array]:
-  """The losses of the decoded signal that have a weight, by name."""
-  weights, rate = config.losses, config.codec.sample_rate
-  found = {
-    "l1": lambda: losses.l1(x, y),
-    "l2": lambda: losses.l2(x, y),
-    "wave": lambda: losses.relative_error(x, y),
-    "mel": lambda: losses.mel_loss(x, y, rate, weights.mel_scales),
-    "stft": lambda: losses.stft_loss(x, y),
-  }
-  wanted = output_terms(config)
-  if weights.perceptual_loss is not None:
-    found["perceptual"] = functools.partial(weights.perceptual_loss, x, y)
-  values = {name: loss() for name, loss in found.items() if name in wanted}
-  if judge is None:
-    return values
-  adversary = config.adversary
+def _adversarial_terms(real, fake, *, config: Train) -> dict[str, jax.Array]:
+  """The codec's losses by judgements of the signal and of the decoded one."""
+  adversary, wanted = config.adversary, output_terms(config)
   assert adversary is not None
-  real, fake = judge(y)
+  terms = {}
   if "adversarial" in wanted:
-    each = [adversary.loss.generator(j.logits.astype(jnp.float32)) for j in fake]
-    values["adversarial"] = sum(each) if adversary.summed else sum(each) / len(each)
+    each = jnp.stack([adversary.loss.generator(j.logits.astype(jnp.float32)) for j in fake])
+    terms["adversarial"] = each.sum() if adversary.summed else each.mean()
   if "features" in wanted:
     total, count = losses.feature_loss(real, fake)
-    values["features"] = total if adversary.summed else total / count
-  return values
+    terms["features"] = total if adversary.summed else total / count
+  return terms
+
+
+def _near_terms(y, x, config: Train):
+  """`(terms, back)`: losses that compare the decoded signal with the signal; back as `Judged`'s."""
+  weights, rate = config.losses, config.codec.sample_rate
+  found = {
+    "l1": lambda y: losses.l1(x, y),
+    "l2": lambda y: losses.l2(x, y),
+    "wave": lambda y: losses.relative_error(x, y),
+    "mel": lambda y: losses.mel_loss(x, y, rate, weights.mel_scales),
+    "stft": lambda y: losses.stft_loss(x, y),
+  }
+  if weights.perceptual_loss is not None:
+    found["perceptual"] = functools.partial(weights.perceptual_loss, x)
+  wanted = output_terms(config)
+  terms, back = jax.vjp(lambda y: {n: loss(y) for n, loss in found.items() if n in wanted}, y)
+  return terms, lambda cotangents: back(_filled(terms, cotangents))[0]
+
+
+def _filled(terms, cotangents):
+  return {name: cotangents.get(name, jnp.zeros(())) for name in terms}
+
+
+def _both(back_near, back_judged):
+  """The sum of two ways back, of each only where one of its terms is asked for."""
+
+  def back(cotangents):
+    judged = {n: c for n, c in cotangents.items() if n in ("adversarial", "features")}
+    near = {n: c for n, c in cotangents.items() if n not in judged}
+    return sum(way(part) for way, part in ((back_near, near), (back_judged, judged)) if part)
+
+  return back
 
 
 def _adaptive(back, backward, weights):
   """VQGAN's weight: both gradients by the decoder's last kernel; XLA drops what leads further."""
 
   def at_last_kernel(weights):
-    (gradient,) = back({name: jnp.asarray(w, jnp.float32) for name, w in weights.items()})
+    gradient = back({name: jnp.asarray(w, jnp.float32) for name, w in weights.items()})
     (gradients,) = backward((gradient, jnp.zeros(())))
     flat = flatten_dict(gradients["decoder"], sep="/")
     return next(value for path, value in flat.items() if path.endswith("conv_out/kernel"))
 
-  alone = dict.fromkeys(weights, 0.0) | {"adversarial": 1.0}
-  return losses.adaptive_weight(
-    at_last_kernel(weights | {"adversarial": 0.0}), at_last_kernel(alone)
-  )
+  others = {name: weight for name, weight in weights.items() if name != "adversarial"}
+  return losses.adaptive_weight(at_last_kernel(others), at_last_kernel({"adversarial": 1.0}))

@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 import jaxcodec
 from jaxcodec.hub.torch_archive import read_torch
 
+pytestmark = pytest.mark.unoptimized
+
 CONFIG = {
   "model_type": "dac",
   "encoder_hidden_size": 2,

@@ -9,6 +9,8 @@ from safetensors.numpy import save_file
 
 import jaxcodec
 
+pytestmark = pytest.mark.unoptimized
+
 CONFIG = {
   "model_type": "mimi",
   "sampling_rate": 2400,

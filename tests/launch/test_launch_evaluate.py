@@ -11,6 +11,8 @@ from jaxcodec.bitstream import compress, decompress
 from jaxcodec.data import sources
 from launch.evaluate import evaluate
 
+pytestmark = pytest.mark.unoptimized
+
 
 def test_figures_are_those_of_one_device_and_of_each_file_alone(mesh, tmp_path):
   del mesh  # Eight devices are there.

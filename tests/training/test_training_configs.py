@@ -16,18 +16,9 @@ from jaxcodec.training import loop
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if "prior" not in path.stem)
 
-
-@pytest.fixture
-def quickly_compiled():
-  """Three steps take far less time than optimizing them does."""
-  before = jax.config.read("jax_disable_most_optimizations")
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("name", NAMES)
 def test_three_steps_make_a_codec(name, tmp_path):
   rng = np.random.default_rng(0)
