@@ -87,10 +87,10 @@ def _folded(x, kernel, axis: int, stride: int, side: int):
     shape = (*array.shape[:channels], stride * array.shape[channels + 1])
     return array.reshape(*shape, *array.shape[channels + 2 :])
 
-  return (
-    runs(x, axis + 1, x.ndim - 1, side, size),
-    runs(kernel, axis, kernel.ndim - 2, 0, taps * stride),
-  )
+  folded = runs(x, axis + 1, x.ndim - 1, side, size)
+  # Written once; both ways through the convolution would otherwise pad for themselves.
+  folded = jax.lax.optimization_barrier(folded)
+  return folded, runs(kernel, axis, kernel.ndim - 2, 0, taps * stride)
 
 
 def _leaky(x, slope: float):
