@@ -4,6 +4,7 @@ Everything here is traceable: `jax.jit`, `jax.vmap`, `jax.grad` and meshes apply
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any, NamedTuple
@@ -155,16 +156,24 @@ def init_stream(codec: Codec, batch: int = 1) -> StreamState:
   _require_streaming(codec)
   if not codec.module.pads_with_zeros:
     return StreamState(None, None)
-  x = jax.ShapeDtypeStruct((batch, codec.hop_length, codec.channels), jnp.float32)
+  leaves, structure = jax.tree.flatten(codec.params)
+  types = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+  shapes = _state_shapes(codec.module, structure, types, batch)
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+@functools.lru_cache(maxsize=64)
+def _state_shapes(module: SoundCodec, structure, types, batch: int) -> StreamState:
+  """Shapes of a stream's state: traced once, as tracing takes longer than coding a second does."""
+  x = jax.ShapeDtypeStruct((batch, module.hop_length, module.channels), jnp.float32)
   codes = jax.ShapeDtypeStruct((batch, 1, 1), jnp.int32)
 
-  def states(x, codes):
-    encoder = _apply(codec, "encode_chunk", x, None, 1, final=False)[1]
-    return StreamState(encoder, _apply(codec, "decode_chunk", codes, None, final=False)[1])
+  def states(params, x, codes):
+    apply = functools.partial(module.apply, {"params": params}, final=False)
+    encoder = apply(x, None, 1, method="encode_chunk")[1]
+    return StreamState(encoder, apply(codes, None, method="decode_chunk")[1])
 
-  return jax.tree.map(
-    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(states, x, codes)
-  )
+  return jax.eval_shape(states, jax.tree.unflatten(structure, types), x, codes)
 
 
 def reset_stream(codec: Codec, state: StreamState, rows: jax.Array) -> StreamState:
