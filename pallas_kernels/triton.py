@@ -5,6 +5,8 @@ interpreted on a CPU. jax calls that backend deprecated since 0.11 and warns whe
 A kernel sees whole arrays and takes tiles of them by hand, as Triton checks no bounds.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import triton as plt
@@ -39,15 +41,24 @@ def store(ref, value: jax.Array, *index) -> None:
   plt.store(ref.at[place], value.astype(ref.dtype), mask=inside)
 
 
-def product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
-  """a . b over an axis of each: float32, of float32 in full precision, or int32 of int8."""
-  return jax.lax.dot_general(
-    a,
-    b,
-    (((axis_a,), (axis_b,)), ((), ())),
-    precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
-    preferred_element_type=jnp.int32 if a.dtype == jnp.int8 else jnp.float32,
-  )
+def products(interpret: bool) -> Callable:
+  """What multiplies in a kernel: `product(a, b, axis_a, axis_b)`, a . b over an axis of each.
+
+  Sums are float32, or int32 of int8. float32 is split in three of the numbers that tensor cores
+  take, so errors are those of float32; without them registers overflow. A CPU has no such form.
+  """
+  exact = jax.lax.Precision.HIGHEST if interpret else jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+
+  def product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    return jax.lax.dot_general(
+      a,
+      b,
+      (((axis_a,), (axis_b,)), ((), ())),
+      precision=exact if a.dtype == jnp.float32 else None,
+      preferred_element_type=jnp.int32 if a.dtype == jnp.int8 else jnp.float32,
+    )
+
+  return product
 
 
 def _place(ref, index):

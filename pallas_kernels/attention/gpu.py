@@ -27,7 +27,7 @@ def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
   """Output and log-sum-exp, as `plain.forward`."""
   batch, queries, heads, _ = q.shape
   call = pl.pallas_call(
-    functools.partial(_forward_kernel, **_static(bias, mask, rule)),
+    functools.partial(_forward_kernel, **_static(bias, mask, rule, interpret)),
     out_shape=(
       shape_like(q, q.shape, q.dtype),
       shape_like(q, (batch, heads, queries, 1), jnp.float32),
@@ -46,7 +46,7 @@ def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule, interpret=False):
   batch, queries, heads, _ = q.shape
   delta = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1)
   args = q, k, v, dy, lse[..., None], jnp.moveaxis(delta, 1, 2)[..., None], _arrays(bias, mask)
-  static, dense = _static(bias, mask, rule), isinstance(bias, jax.Array)
+  static, dense = _static(bias, mask, rule, interpret), isinstance(bias, jax.Array)
   options = {"compiler_params": triton.params(warps=4, stages=2), "interpret": interpret}
   shapes = [shape_like(q, q.shape, q.dtype)]
   if dense:
@@ -71,9 +71,13 @@ def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule, interpret=False):
   return dq, dk, dv, ds[0].sum(axes, keepdims=True).astype(bias.dtype)
 
 
-def _static(bias, mask, rule):
-  alibi = bias.offset if isinstance(bias, Alibi) else None
-  return {"rule": rule, "mask": masks.bare(mask, 0), "alibi": alibi}
+def _static(bias, mask, rule, interpret):
+  return {
+    "rule": rule,
+    "mask": masks.bare(mask, 0),
+    "alibi": bias.offset if isinstance(bias, Alibi) else None,
+    "product": triton.products(interpret),
+  }
 
 
 def _arrays(bias, mask) -> dict:
@@ -112,7 +116,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, arrays, y_ref, lse_ref, **static):
     weights = jnp.exp(scores - safe)
     rest = jnp.exp(before - safe)
     total = rest * total + weights.sum(axis=1, keepdims=True)
-    return top, total, rest * summed + triton.product(weights.astype(v.dtype), v, 1, 0)
+    return top, total, rest * summed + static["product"](weights.astype(v.dtype), v, 1, 0)
 
   start = (
     jnp.full((ROWS, 1), -jnp.inf, jnp.float32),
@@ -121,7 +125,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, arrays, y_ref, lse_ref, **static):
   )
   near = _near(static["mask"], "keys", arrays, b, (i * ROWS, i * ROWS + ROWS - 1))
   turns = _blocks(near, COLUMNS, k_ref.shape[1])
-  top, total, summed = jax.lax.fori_loop(*turns, turn, start)
+  top, total, summed = jax.lax.fori_loop(turns[0], turns[1], turn, start)
   total = jnp.where(total == 0.0, 1.0, total)
   triton.store(y_ref, summed / total, b, rows, h, columns)
   lse = jnp.where(top == -jnp.inf, 0.0, top) + jnp.log(total)
@@ -142,16 +146,16 @@ def _queries_kernel(
     keys = triton.span(j * BACK_COLUMNS, BACK_COLUMNS)
     k, v = (triton.load(ref, b, keys, head, columns) for ref in (k_ref, v_ref))
     place = b, h, rows, keys
-    _, ds = _weights(q, k, v, dy, *sums, arrays, place, k_ref.shape[1], static)
+    _, ds = _weights((q, k, v, dy, *sums), arrays, place, k_ref.shape[1], static)
     if ds_ref:
       triton.store(ds_ref[0], ds, b, h, rows, keys)
-    return dq + triton.product(ds.astype(k.dtype), k, 1, 0)
+    return dq + static["product"](ds.astype(k.dtype), k, 1, 0)
 
   near = _near(static["mask"], "keys", arrays, b, (i * BACK_ROWS, (i + 1) * BACK_ROWS - 1))
   # The cotangent of a dense bias is written everywhere.
   near = (0, k_ref.shape[1] - 1) if ds_ref else near
   turns = _blocks(near, BACK_COLUMNS, k_ref.shape[1])
-  dq = jax.lax.fori_loop(*turns, turn, jnp.zeros(q.shape, jnp.float32))
+  dq = jax.lax.fori_loop(turns[0], turns[1], turn, jnp.zeros(q.shape, jnp.float32))
   triton.store(dq_ref, static["rule"].scale * dq, b, rows, h, columns)
 
 
@@ -173,9 +177,9 @@ def _keys_kernel(q_ref, k_ref, v_ref, dy_ref, lse_ref, delta_ref, arrays, dk_ref
     q, dy = (triton.load(ref, b, rows, h, columns) for ref in (q_ref, dy_ref))
     sums = [triton.load(ref, b, h, rows, one) for ref in (lse_ref, delta_ref)]
     place = b, h, rows, keys
-    weights, ds = _weights(q, k, v, dy, *sums, arrays, place, k_ref.shape[1], static)
-    dv = dv + triton.product(weights.astype(dy.dtype), dy, 0, 0)
-    return dk + triton.product(ds.astype(q.dtype), q, 0, 0), dv
+    weights, ds = _weights((q, k, v, dy, *sums), arrays, place, k_ref.shape[1], static)
+    dv = dv + static["product"](weights.astype(dy.dtype), dy, 0, 0)
+    return dk + static["product"](ds.astype(q.dtype), q, 0, 0), dv
 
   nothing = jnp.zeros(k.shape, jnp.float32)
   dk, dv = jax.lax.fori_loop(0, group * count, turn, (nothing, nothing))
@@ -203,11 +207,12 @@ def _blocks(near, size, length):
   return jax.lax.div(low, size), jax.lax.div(high + size, size)
 
 
-def _weights(q, k, v, dy, lse, delta, arrays, place, length, static):
+def _weights(tiles, arrays, place, length, static):
   """Attention weights of a block, and the cotangent of its scores before the soft cap."""
+  q, k, v, dy, lse, delta = tiles
   scores, bent = _scores(q, k, arrays, place, length, static)
   weights = jnp.exp(scores - lse)
-  ds = weights * (triton.product(dy, v, 1, 1) - delta)
+  ds = weights * (static["product"](dy, v, 1, 1) - delta)
   return weights, ds if bent is None else ds * (1 - bent * bent)
 
 
@@ -215,7 +220,7 @@ def _scores(q, k, arrays, place, length, static):
   b, h, rows, keys = place
   rule, one = static["rule"], triton.span(0, 1)
   row, column = rows[:, None], keys[None]
-  scores = triton.product(q, k, 1, 1) * rule.scale
+  scores = static["product"](q, k, 1, 1) * rule.scale
   if static["alibi"] is not None:
     lag = jnp.abs(row + static["alibi"] - column).astype(jnp.float32)
     scores = scores - arrays["slopes"][h] * lag
@@ -229,7 +234,7 @@ def _scores(q, k, arrays, place, length, static):
     scores = rule.soft_cap * bent
   seen = column < length
   if static["mask"] is not None:
-    mask = masks.with_leaves(
+    mask: masks.Mask = masks.with_leaves(  # type: ignore[assignment]
       static["mask"],
       row=[ref[b] for ref in arrays["row"]],
       query=[triton.load(ref, b, rows, one) for ref in arrays["query"]],

@@ -27,7 +27,7 @@ PROGRAMS = 512
 
 
 def decode_attention(q, pages: Pages, table, lengths, *, rule: Rule, interpret=False):
-  """As `reference.decode_attention`, which it is where a code is spread over words: 3, 5, 6, 7 bits."""
+  """As the reference, which it is where codes are spread over words: 3, 5, 6, 7 bits."""
   if any(len(planes(bits)) > 1 for bits in pages.bits):
     return reference.decode_attention(q, pages, table, lengths, rule=rule)
   batch, query_heads, features = q.shape
@@ -37,7 +37,14 @@ def decode_attention(q, pages: Pages, table, lengths, *, rule: Rule, interpret=F
   shape = batch, heads, splits, q.shape[2]
   alike = pages.size // pages.k_scale.shape[2] % run_length(pages.bits[0], INTERLEAVE) == 0
   call = pl.pallas_call(
-    functools.partial(_kernel, rule=rule, size=pages.size, bits=pages.bits, alike=alike),
+    functools.partial(
+      _kernel,
+      rule=rule,
+      size=pages.size,
+      bits=pages.bits,
+      alike=alike,
+      product=triton.products(interpret),
+    ),
     out_shape=(
       shape_like(q, (*shape, features), jnp.float32),
       shape_like(q, (*shape, 1), jnp.float32),
@@ -75,6 +82,7 @@ def _kernel(
   size,
   bits,
   alike,
+  product,
 ):
   b, head, split = (pl.program_id(axis) for axis in range(3))
   steps, number, features = table_ref.shape[1], k_words.shape[0], q_ref.shape[3]
@@ -105,7 +113,7 @@ def _kernel(
           triton.load(ref, *here, group, columns).astype(jnp.float32) for ref in (k_scale, k_offset)
         )
       keys = (keys * scale + offset).astype(q.dtype)
-      score = triton.product(q, keys, 1, 1) * rule.scale
+      score = product(q, keys, 1, 1) * rule.scale
       if rule.soft_cap is not None:
         score = rule.soft_cap * jnp.tanh(score / rule.soft_cap)
       scores.append(jnp.where(seen[field], score, -jnp.inf))
@@ -121,7 +129,8 @@ def _kernel(
       weights = jnp.exp(scores[field] - safe)
       total = total + weights.sum(axis=1, keepdims=True)
       codes = words[1](t, field).astype(q.dtype)
-      summed = summed + _values(weights, seen[field], codes, v_scale, v_offset, here, t, features)
+      values = _values(weights, seen[field], codes, (v_scale, v_offset), here, t, features, product)
+      summed = summed + values
     return top, total, summed
 
   shape = rows.shape[0], columns.shape[0]
@@ -165,21 +174,20 @@ def _codes(words, shift, bits):
   return words >> shift & ((1 << bits) - 1)
 
 
-def _values(weights, seen, codes, scale_ref, offset_ref, here, tokens, features):
+def _values(weights, seen, codes, refs, here, tokens, features, product):
   """Weights times values, a group of channels at a time."""
   channel = jax.lax.broadcasted_iota(jnp.int32, (1, codes.shape[1]), 1)
-  groups = scale_ref.shape[2]
+  groups = refs[0].shape[2]
   width = features // groups
   total = None
   for group in range(groups):
     scale, offset = (
-      triton.load(ref, *here, triton.span(group, 1), tokens).astype(jnp.float32)
-      for ref in (scale_ref, offset_ref)
+      triton.load(ref, *here, triton.span(group, 1), tokens).astype(jnp.float32) for ref in refs
     )
     # Past the row's end scales may be anything, and 0 * NaN is NaN.
     scaled = jnp.where(seen, weights * scale, 0.0).astype(codes.dtype)
     shift = jnp.where(seen, weights * offset, 0.0).sum(axis=1, keepdims=True)
-    part = triton.product(scaled, codes, 1, 0) + shift
+    part = product(scaled, codes, 1, 0) + shift
     own = (channel >= group * width) & (channel < (group + 1) * width)
     total = part if total is None else jnp.where(own, part, total)
   return total

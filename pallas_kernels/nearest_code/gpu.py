@@ -5,7 +5,7 @@ is of class k mod 128, its column in a tile of scores; of each class the least s
 stay. The best of the classes are handed out at the end. Rows wait on the chip where they have at
 most WHOLE bytes; longer ones are read again, a part at a time, for each tile of entries.
 
-Numerics: float32 is multiplied without tensor cores, in full; ties go to the lowest index.
+Numerics: as `triton.products`; ties go to the lowest index.
 """
 
 import functools
@@ -51,7 +51,13 @@ def search(z, codebook, bias, factor, candidates: int, interpret=False) -> jax.A
   bias = jnp.pad(bias, (0, turns * CLASSES - entries), constant_values=jnp.inf)[None]
   operands = [z, codebook, bias] + ([] if factor is None else [factor[:, None]])
   return pl.pallas_call(
-    functools.partial(_kernel, width=width, turns=turns, candidates=candidates),
+    functools.partial(
+      _kernel,
+      width=width,
+      turns=turns,
+      candidates=candidates,
+      product=triton.products(interpret),
+    ),
     out_shape=shape_like(z, (candidates, number), jnp.int32),
     grid=(-(-number // ROWS),),
     compiler_params=triton.params(warps=8, stages=2),
@@ -60,7 +66,7 @@ def search(z, codebook, bias, factor, candidates: int, interpret=False) -> jax.A
   )(*operands)
 
 
-def _kernel(z_ref, codebook_ref, bias_ref, *refs, width: int, turns: int, candidates: int):
+def _kernel(z_ref, codebook_ref, bias_ref, *refs, width: int, turns: int, candidates: int, product):
   *factor_ref, codes_ref = refs
   rows = triton.span(pl.program_id(0) * ROWS, ROWS)
   features, one = z_ref.shape[1], triton.span(0, 1)
@@ -71,7 +77,7 @@ def _kernel(z_ref, codebook_ref, bias_ref, *refs, width: int, turns: int, candid
   def turn(i, kept):
     best, group = kept
     entries = triton.span(i * CLASSES, CLASSES)
-    score = _products(z_ref, codebook_ref, whole, rows, entries, width)
+    score = _products(z_ref, codebook_ref, whole, rows, entries, width, product)
     if factor is not None:
       score = score * factor
     score = score + triton.load(bias_ref, one, entries)
@@ -92,20 +98,18 @@ def _kernel(z_ref, codebook_ref, bias_ref, *refs, width: int, turns: int, candid
   jax.lax.fori_loop(0, candidates, place, best)
 
 
-def _products(z_ref, codebook_ref, whole, rows, entries, width):
+def _products(z_ref, codebook_ref, whole, rows, entries, width, product):
   """z . e, float32 [ROWS, CLASSES]."""
   if whole is not None:
     columns = triton.span(0, width)
-    return triton.product(whole, triton.load(codebook_ref, entries, columns), 1, 1).astype(
-      jnp.float32
-    )
+    return product(whole, triton.load(codebook_ref, entries, columns), 1, 1).astype(jnp.float32)
 
   def part(i, total):
     columns = triton.span(i * width, width)
     z, e = (
       triton.load(ref, lines, columns) for ref, lines in ((z_ref, rows), (codebook_ref, entries))
     )
-    return total + triton.product(z, e, 1, 1)
+    return total + product(z, e, 1, 1)
 
   whole_numbers = z_ref.dtype == jnp.int8
   start = jnp.zeros((ROWS, CLASSES), jnp.int32 if whole_numbers else jnp.float32)

@@ -1,4 +1,4 @@
-"""The nearest entry by a kernel's search, whose rough scores are followed by a ranking in float32."""
+"""The nearest entry by a kernel's search; rough scores are followed by a ranking in float32."""
 
 from collections.abc import Callable
 

@@ -46,6 +46,7 @@ def quant_matmul(x, words, scale, offset, *, bits: int, interpret=False):
       tile=(tile_rows, tile_words, tile_columns),
       turns=-(-turns // splits),
       group=length // scale.shape[0],
+      product=triton.products(interpret),
     ),
     out_shape=shape_like(x, (splits, rows, columns), jnp.float32),
     grid=(*grid, splits),
@@ -56,7 +57,7 @@ def quant_matmul(x, words, scale, offset, *, bits: int, interpret=False):
   return call(x, words, scale, *(() if offset is None else (offset,))).sum(axis=0)
 
 
-def _kernel(x_ref, words_ref, scale_ref, *refs, bits, tile, turns, group):
+def _kernel(x_ref, words_ref, scale_ref, *refs, bits, tile, turns, group, product):
   *offset_ref, y_ref = refs
   tile_rows, tile_words, tile_columns = tile
   columns = triton.span(pl.program_id(0) * tile_columns, tile_columns)
@@ -87,7 +88,7 @@ def _kernel(x_ref, words_ref, scale_ref, *refs, bits, tile, turns, group):
       if one:
         total = total + x.reshape(tile_words, 1).astype(jnp.float32) * weights
       else:
-        total = total + triton.product(x, weights.astype(x.dtype), 1, 0)
+        total = total + product(x, weights.astype(x.dtype), 1, 0)
     return total
 
   start = jnp.zeros((tile_words if one else tile_rows, tile_columns), jnp.float32)
