@@ -11,10 +11,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.attention import cpu, masks, plain, reference, tpu
+from pallas_kernels.attention import cpu, gpu, masks, plain, reference, tpu
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
-from pallas_kernels.backend import Backend, interpret
+from pallas_kernels.backend import GPU, WithGpu, interpret
 from pallas_kernels.dispatch import dispatch
 
 
@@ -27,7 +27,7 @@ def attention(
   bias: jax.Array | Alibi | None = None,
   scale: float | None = None,
   soft_cap: float | None = None,
-  backend: Backend | None = None,
+  backend: WithGpu | None = None,
 ) -> jax.Array:
   """Softmax attention; a query that sees no key gets 0, and gives no gradient.
 
@@ -43,7 +43,7 @@ def attention(
     scale: of the products; D ** -0.5 if None.
     soft_cap: as above; None for none.
     backend: None picks one for each platform: the kernel on TPU, blocks in plain JAX elsewhere;
-      see `pallas_kernels.dispatch`.
+      see `pallas_kernels.dispatch`. "gpu" is the kernel for GPUs.
 
   Returns:
     `[B, Tq, H, D]` in the type of `q`.
@@ -85,8 +85,10 @@ _attention.defvjp(_attention_fwd, _attention_bwd)
 
 
 def _on(backend, name, rule, *args):
+  if backend in GPU:
+    return getattr(gpu, name)(*args, rule=rule, interpret=GPU[backend])
   if backend is not None:
-    return getattr(tpu, name)(*args, rule=rule, interpret=interpret(backend))
+    return getattr(tpu, name)(*args, rule=rule, interpret=interpret(backend, WithGpu))
   arrays, structure = jax.tree.flatten(args)
   return dispatch(*arrays, **_forms(name, rule, structure))
 

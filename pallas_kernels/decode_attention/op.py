@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.attention.reference import Rule
-from pallas_kernels.backend import Backend, interpret
-from pallas_kernels.decode_attention import reference, tpu
+from pallas_kernels.backend import GPU, WithGpu, interpret
+from pallas_kernels.decode_attention import gpu, reference, tpu
 from pallas_kernels.decode_attention.pages import Pages, check
 from pallas_kernels.dispatch import dispatch
 
@@ -24,7 +24,7 @@ def decode_attention(
   *,
   scale: float | None = None,
   soft_cap: float | None = None,
-  backend: Backend | None = None,
+  backend: WithGpu | None = None,
 ) -> jax.Array:
   """Softmax attention of each row's query to its first `lengths[b]` tokens; no gradient.
 
@@ -39,7 +39,8 @@ def decode_attention(
     lengths: int `[B]`, tokens in the cache.
     scale: of the products; D ** -0.5 if None.
     soft_cap: scores are cap * tanh(score / cap); None for none.
-    backend: None picks one for each platform; see `pallas_kernels.dispatch`.
+    backend: None picks one for each platform, which is no kernel on a GPU; "gpu" is the kernel
+      there. See `pallas_kernels.dispatch`.
 
   Returns:
     `[B, H, D]` in the type of `q`.
@@ -66,7 +67,10 @@ def decode_attention(
     return dispatch(q, *pages, page_table, lengths, **_forms(rule))[0]
   if backend == "reference":
     return reference.decode_attention(q, pages, page_table, lengths, rule=rule)
-  how = interpret(backend)
+  if backend in GPU:
+    how = GPU[backend]
+    return gpu.decode_attention(q, pages, page_table, lengths, rule=rule, interpret=how)
+  how = interpret(backend, WithGpu)
   return tpu.decode_attention(q, pages, page_table, lengths, rule=rule, interpret=how)
 
 

@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import jax
 
 from pallas_kernels.dispatch import dispatch
-from pallas_kernels.nearest_code import reference, tiled, tpu
+from pallas_kernels.nearest_code import gpu, reference, tiled, tpu
 
 Metric = Literal["l2", "cosine"]
 Scoring = Literal["float32", "bfloat16", "int8"]
-Backend = Literal["reference", "tiled", "tpu", "interpret"]
+Backend = Literal["reference", "tiled", "tpu", "interpret", "gpu", "interpret_gpu"]
 
 # On a CPU a tile's scores stay in the cache, 4 MB of them; fewer than _FEW_SCORES do untiled.
 _TILE_ROWS, _TILE_ENTRIES, _FEW_SCORES = 1024, 1024, 1 << 21
@@ -36,11 +36,12 @@ def nearest_code(
     z: `[*N, D]` vectors, any float type.
     codebook: `[K, D]` entries.
     metric: "l2" for the least distance, "cosine" for the smallest angle.
-    scoring: in what type a TPU may look for the nearest few, which it then ranks in float32. A
+    scoring: in what type a kernel may look for the nearest few, which it then ranks in float32. A
       lower type is quicker, and misses the nearest where `candidates` others seem nearer, or one
       whose index is the same modulo 128. Where there is no kernel all is done in float32.
     candidates: how many are ranked again, 1 to 128.
-    backend: None picks one by platform; "interpret" is the TPU kernel on any platform, for tests.
+    backend: None picks one by platform, which is no kernel on a GPU; "gpu" is the kernel there.
+      "interpret" and "interpret_gpu" are the TPU's and the GPU's on any platform, for tests.
 
   Returns:
     int32 `[*N]`, each in `[0, K)`; it carries no gradient. A row with a NaN gets 0.
@@ -61,9 +62,9 @@ def nearest_code(
 def _search(z, codebook, metric, scoring, candidates, backend):
   plain = functools.partial(_plain, metric=metric)
   cpu = functools.partial(_cpu, metric=metric)
-  kernel = functools.partial(
-    tpu.nearest_code, metric=metric, scoring=scoring, candidates=candidates
-  )
+  options = {"metric": metric, "scoring": scoring, "candidates": candidates}
+  kernel = functools.partial(tpu.nearest_code, **options)
+  on_gpu = functools.partial(gpu.nearest_code, **options)
   forms = {
     "reference": functools.partial(reference.nearest_code, metric=metric),
     "tiled": functools.partial(
@@ -71,6 +72,8 @@ def _search(z, codebook, metric, scoring, candidates, backend):
     ),
     "tpu": kernel,
     "interpret": functools.partial(kernel, interpret=True),
+    "gpu": on_gpu,
+    "interpret_gpu": functools.partial(on_gpu, interpret=True),
   }
   if backend is not None:
     return forms[backend](z, codebook)

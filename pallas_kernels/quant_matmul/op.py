@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from pallas_kernels.affine_quant.op import limits
 from pallas_kernels.affine_quant.pack import num_words
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
-from pallas_kernels.backend import Backend, interpret
+from pallas_kernels.backend import GPU, WithGpu, interpret
 from pallas_kernels.dispatch import dispatch
-from pallas_kernels.quant_matmul import reference, tpu
+from pallas_kernels.quant_matmul import gpu, reference, tpu
 
 
 def quant_matmul(
@@ -25,7 +25,7 @@ def quant_matmul(
   offset: jax.Array | None = None,
   *,
   bits: int,
-  backend: Backend | None = None,
+  backend: WithGpu | None = None,
 ) -> jax.Array:
   """Product of `x` with quantized weights [K, N].
 
@@ -37,7 +37,8 @@ def quant_matmul(
     scale: `[K / group, N]`, or 1 for N; one group of K is a channel's, [1, 1] the tensor's.
     offset: as scale; None for signed codes.
     bits: 2 to 8; 1, too, of codes with an offset.
-    backend: None picks one for each platform; see `pallas_kernels.dispatch`.
+    backend: None picks one for each platform, which is no kernel on a GPU; "gpu" is the kernel
+      there. See `pallas_kernels.dispatch`.
 
   Returns:
     `[*M, N]` in the type of `x`. Gradients go to `x`, scale and offset.
@@ -74,8 +75,10 @@ def _matmul(x, words, scale, offset, bits, backend):
   """float32 product. Gradient: that of dequantizing and multiplying, in plain JAX."""
   if 0 in (*x.shape, words.shape[1]) or backend == "reference":
     return reference.quant_matmul(x, words, scale, offset, bits=bits)
+  if backend in GPU:
+    return gpu.quant_matmul(x, words, scale, offset, bits=bits, interpret=GPU[backend])
   if backend is not None:
-    how = interpret(backend)
+    how = interpret(backend, WithGpu)
     return tpu.quant_matmul(x, words, scale, offset, bits=bits, interpret=how)
   arrays = (x, words, scale) if offset is None else (x, words, scale, offset)
   return dispatch(*arrays, **_forms(bits))[0]

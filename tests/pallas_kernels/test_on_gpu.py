@@ -1,0 +1,204 @@
+"""The GPU kernels: interpreted against the reference, lowered and compiled without a GPU."""
+
+import functools
+
+import gpu_topologies as topologies
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_attention_kernel import CASES, inputs, value_and_grads
+
+from pallas_kernels import (
+  Alibi,
+  Causal,
+  Chunked,
+  Lengths,
+  Segments,
+  affine_range,
+  attention,
+  decode_attention,
+  nearest_code,
+  quant_matmul,
+  quantize_pages,
+  quantize_words,
+)
+
+shape = jax.ShapeDtypeStruct
+
+
+def normal(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def grid(*shape, seed=0):
+  """Small whole numbers, whose sums and products are exact in any order; ties abound."""
+  return np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float32)
+
+
+# 140 features are read in parts; 300 rows and 260 entries leave tiles half full.
+@pytest.mark.parametrize(("n", "k", "d"), [(5, 3, 7), (300, 260, 140)])
+def test_search_finds_the_nearest_and_the_first_of_equals(n, k, d):
+  z, codebook = grid(n, d), grid(k, d, seed=1)
+  codebook[1] = codebook[2]
+  z[3, 2] = np.nan
+  want = np.argmin((codebook**2).sum(-1) - 2 * np.nan_to_num(z) @ codebook.T, axis=1)
+  want[3] = 0
+  for scoring in ("float32", "int8") if n == 5 else ("float32",):
+    got = nearest_code(z, codebook, scoring=scoring, backend="interpret_gpu")
+    np.testing.assert_array_equal(got, want)
+
+
+def test_search_by_rough_scores_misses_the_nearest_seldom_and_by_little():
+  z, codebook = normal(256, 16), normal(600, 16, seed=1)
+  distance = ((z[:, None] - codebook) ** 2).sum(axis=-1)
+  codes = nearest_code(z, codebook, scoring="bfloat16", backend="interpret_gpu")
+  got = distance[np.arange(256), codes]
+  # Two near entries share one of 128 classes in about one row of a hundred.
+  assert (got == distance.min(axis=-1)).mean() > 0.97
+  assert (got <= 1.1 * distance.min(axis=-1)).all()
+
+
+PRODUCTS = {
+  "a row, 4 bits, groups within a run": (1, 192, 70, 4, (32, 1), False, np.float32),
+  "8 bits, channels": (3, 350, 70, 8, (None, 1), True, np.float32),
+  "8 bits, tensor, bfloat16": (20, 64, 30, 8, (None, None), True, jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_with_packed_weights(name):
+  rows, length, columns, bits, block, symmetric, dtype = PRODUCTS[name]
+  x, w = normal(rows, length).astype(dtype), normal(length, columns, seed=1)
+
+  @jax.jit
+  def run(x, w):
+    scale, offset = affine_range(w, block, bits=bits, symmetric=symmetric)
+    words = quantize_words(w, scale, offset, bits=bits, backend="reference")
+    f = functools.partial(quant_matmul, x, words, scale, offset, bits=bits)
+    return f(backend="interpret_gpu"), f(backend="reference")
+
+  got, right = (np.asarray(y, np.float32) for y in run(x, w))
+  # float32 sums of some hundred terms; results of bfloat16 may fall on either side of a half.
+  np.testing.assert_allclose(got, right, atol=1e-4 if dtype == np.float32 else 0.25)
+
+
+LENGTHS = np.array([0, 150, 64], np.int32)
+TABLE = np.array([[6, 6, 6], [4, 0, 2], [1, 999, -5]], np.int32)
+CACHES = [
+  pytest.param((8, 8), 16, 3.0, np.float32, id="8 bits, a soft cap"),
+  pytest.param((8, 4), 32, None, jnp.bfloat16, id="8 and 4 bits, bfloat16", marks=pytest.mark.slow),
+  pytest.param((4, 4), 32, None, np.float32, id="4 bits", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("bits", "value_group", "soft_cap", "dtype"), CACHES)
+def test_a_query_over_quantized_pages(bits, value_group, soft_cap, dtype):
+  q = normal(3, 8, 32).astype(dtype)
+  k, v = normal(7, 64, 2, 32, seed=1), normal(7, 64, 2, 32, seed=2)
+  make = functools.partial(quantize_pages, bits=bits, key_group=32, value_group=value_group)
+  pages = jax.tree.map(np.asarray, jax.jit(make)(k, v))
+  spoilt = pages._replace(
+    **{name: np.array(getattr(pages, name)) for name in ("k_scale", "v_scale")}
+  )
+  spoilt.k_scale[[3, 5]] = np.nan  # Pages that no row uses.
+  spoilt.v_scale[2, ..., 150 - 128 :] = np.nan  # The unused end of row 1's last page.
+
+  @jax.jit
+  def run(q, pages, spoilt):
+    f = functools.partial(decode_attention, soft_cap=soft_cap)
+    got = f(q, spoilt, TABLE, LENGTHS, backend="interpret_gpu")
+    return got, f(q, pages, TABLE, LENGTHS, backend="reference")
+
+  got, right = (np.asarray(y, np.float32) for y in run(q, pages, spoilt))
+  assert not got[0].any()
+  # Of bfloat16, weights and keys have 8 bits.
+  np.testing.assert_allclose(got, right, atol=1e-5 if dtype == np.float32 else 3e-2)
+
+
+@pytest.mark.parametrize("name", ["capped", pytest.param("penalty", marks=pytest.mark.slow)])
+def test_attention_and_its_gradient_equal_the_definition(name):
+  mask, bias, soft_cap, dtype = CASES[name]
+  q, k, v, weights = inputs(dtype)
+
+  @jax.jit
+  def run(*args):
+    f = functools.partial(value_and_grads, mask=mask, soft_cap=soft_cap)
+    return [f(*args, backend=backend) for backend in ("reference", "interpret_gpu")]
+
+  for a, b in zip(*run(q, k, v, bias, weights), strict=True):
+    np.testing.assert_allclose(b, a, atol=2e-5)  # float32 sums of 200 terms.
+
+
+def test_nothing_in_nothing_out():
+  assert nearest_code(grid(0, 6), grid(20, 6), backend="interpret_gpu").shape == (0,)
+  words, scale = np.zeros((8, 5), np.int32), np.ones((1, 1), np.float32)
+  multiply = functools.partial(quant_matmul, bits=8, backend="interpret_gpu")
+  assert multiply(np.zeros((0, 32), np.float32), words, scale).shape == (0, 5)
+  q, k = np.zeros((2, 3, 4, 8), np.float32), np.zeros((2, 0, 2, 8), np.float32)
+  np.testing.assert_array_equal(attention(q, k, k, backend="interpret_gpu"), q)
+
+
+def search():
+  z, codebook = shape((1 << 20, 256), jnp.bfloat16), shape((16_384, 256), jnp.bfloat16)
+  return functools.partial(nearest_code, scoring="bfloat16", backend="gpu"), z, codebook
+
+
+def product(bits, rows):
+  scale, words = shape((64, 8192), jnp.float32), shape((256 * bits, 8192), jnp.int32)
+  f = functools.partial(quant_matmul, bits=bits, backend="gpu")
+  return f, shape((rows, 8192), jnp.bfloat16), words, scale, scale
+
+
+def over_pages(bits):
+  make = functools.partial(quantize_pages, bits=bits, key_group=64, value_group=64)
+  page = shape((512, 256, 8, 128), jnp.bfloat16)
+  numbers = (shape(s, jnp.int32) for s in ((16, 32), (16,)))
+  f = functools.partial(decode_attention, backend="gpu")
+  return f, shape((16, 32, 128), jnp.bfloat16), jax.eval_shape(make, page, page), *numbers
+
+
+def attend(mask, slopes=None, soft_cap=None):
+  q, k = (shape((4, 4096, heads, 128), jnp.bfloat16) for heads in (16, 4))
+
+  def loss(q, k, v, mask, slopes):
+    bias = None if slopes is None else Alibi(slopes)
+    y = attention(q, k, v, mask=mask, bias=bias, soft_cap=soft_cap, backend="gpu")
+    return y.astype(jnp.float32).sum()
+
+  return jax.grad(loss, (0, 1, 2)), q, k, k, mask, slopes
+
+
+IDS = shape((4, 4096), jnp.int32)
+MASKS = Chunked(160, 2) & Lengths(shape((4,), jnp.int32)) | Segments(IDS, IDS)
+PROGRAMS = {
+  "search": (search, (), 1),
+  "product, a row of 4 bits": (product, (4, 1), 1),
+  "product, rows of 2 bits": (product, (2, 4096), 1),
+  "pages of 8 bits": (over_pages, (8,), 1),
+  "pages of 4 bits": (over_pages, (4,), 1),
+  "pages of 2 bits": (over_pages, (2,), 1),
+  "pages of 4 and 2 bits": (over_pages, ((4, 2),), 1),
+  "attention, causal": (attend, (Causal(),), 3),
+  "attention, masks": (attend, (MASKS, shape((16,), jnp.float32), 50.0), 3),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_is_lowered_for_cuda_on_any_machine(name):
+  make, args, count = PROGRAMS[name]
+  assert topologies.kernels(topologies.lowered(*make(*args))) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_compiles_for_an_h200(name):
+  make, args, count = PROGRAMS[name]
+  compiled = topologies.compile_for_h200(*make(*args))
+  assert topologies.kernels(compiled.as_text()) == count
+
+
+def test_the_default_on_a_gpu_is_plain_jax():
+  z, codebook = shape((300, 64), jnp.float32), shape((1000, 64), jnp.float32)
+  exported = jax.export.export(jax.jit(nearest_code), platforms=["cuda"])(z, codebook)
+  assert topologies.TARGET not in exported.mlir_module()
