@@ -71,6 +71,10 @@ class Tensors:
   def __contains__(self, name: str) -> bool:
     return name in self._left
 
+  def shape(self, name: str) -> tuple[int, ...]:
+    """The shape of an array that is there."""
+    return self._shape(name)
+
   def take(self, name: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
     """The array `name`; CodecError if it is missing or of another shape."""
     if name not in self._left:
