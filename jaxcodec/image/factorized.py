@@ -21,7 +21,8 @@ class FactorizedPrior(PictureCodec):
     self.entropy_bottleneck = EntropyBottleneck(self.latents)
 
   def analyse(self, x):
-    return self.g_a((x + 1) / 2), None
+    y = self.g_a((x + 1) / 2)
+    return y, y  # Latents are their own side information: they have tables of their own.
 
   def __call__(self, x, key=None) -> Coded:
     y, _ = self.analyse(x)

@@ -1,38 +1,12 @@
 """Our picture codecs against CompressAI's, from what `recorded/make_image.py` recorded."""
 
-import json
-import pathlib
-import re
-
 import jax
 import numpy as np
 import pytest
-from drawn_weights import draw
+from recorded_pictures import RECORDED, read
 
-from jaxcodec.hub import compressai
-from jaxcodec.hub.checkpoint import Tensors
-from jaxcodec.image.channelwise import ChannelWise
-from jaxcodec.image.checkerboard import Checkerboard
-
-PATH = pathlib.Path(__file__).parents[1] / "recorded" / "image.npz"
-RECORDED = dict(np.load(PATH))
 CASES = sorted({name.split("/")[0] for name in RECORDED} - {"x"})
 PICTURE = RECORDED["x"].astype(np.float32) / 127.5 - 1
-
-
-def read(case: str):
-  arrays = draw(json.loads(str(RECORDED[f"{case}/weights"])))
-  if case not in ("channelwise", "checkerboard"):  # CompressAI has no files of these two.
-    return compressai.read_compressai(Tensors(PATH, arrays), arrays)
-  module = Checkerboard(filters=8, latents=12)
-  if case == "channelwise":
-    module = ChannelWise(filters=8, latents=12, slices=3, max_support=2, widths=(10, 9))
-    arrays = {re.sub(r"^(means|scales|residuals)\.", r"\1_", name): x for name, x in arrays.items()}
-  tensors = Tensors(PATH, arrays)
-  for name in arrays:
-    if compressai.is_buffer(name):
-      tensors.ignore(name)
-  return module, compressai.read_params(module, tensors)
 
 
 @pytest.mark.parametrize("case", CASES)
