@@ -72,9 +72,10 @@ def encode(codec: LatentCodec, x: np.ndarray) -> bytes:
   Raises:
     ValueError: if there are no files of the codec, or a latent is too large for one.
   """
+  networks = codec.networks
   y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None]))
   coded: list[bytes] = []
-  steps = passes_lib.passes(codec.module, codec.networks, y.shape[:2])
+  steps = passes_lib.passes(codec.module, networks, y.shape[:2])
   try:
     part = next(steps)
     while True:

@@ -7,12 +7,15 @@ import jax
 import numpy as np
 import pytest
 from drawn_weights import draw
+from written_archive import Archive
 
+import jaxcodec
 from jaxcodec.errors import CodecError
 from jaxcodec.hub import compressai
 from jaxcodec.hub.checkpoint import Tensors
+from jaxcodec.hub.load import load_sound
 from jaxcodec.image.elic import Elic
-from jaxcodec.image.hyperprior import MeanScaleHyperprior
+from jaxcodec.image.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 
 PATH = pathlib.Path(__file__).parents[1] / "recorded" / "image.npz"
 RECORDED = np.load(PATH)
@@ -60,3 +63,15 @@ def test_a_weight_missing_extra_or_mis_shaped_is_named():
     read(arrays | {"h_s.6.weight": arrays["h_s.4.weight"]})
   with pytest.raises(CodecError, match=r"g_a.6.weight in a.pth has shape \(12,\), four sizes"):
     read(arrays | {"g_a.6.weight": np.zeros(12, np.float32)})
+
+
+def test_load_reads_what_torch_save_wrote(tmp_path):
+  arrays = arrays_of("scale")
+  state = {f"module.{name}": array for name, array in arrays.items()}
+  Archive().write(tmp_path / "scale.pth.tar", {"state_dict": state, "epoch": 3})
+  codec = jaxcodec.load(tmp_path / "scale.pth.tar")
+  assert codec.name == "scale"
+  assert codec.module == ScaleHyperprior(filters=8, latents=12)
+  np.testing.assert_array_equal(codec.params["g_a"]["layers_0"]["bias"], arrays["g_a.0.bias"])
+  with pytest.raises(CodecError, match="codec of pictures, and one of sound is needed"):
+    load_sound(tmp_path / "scale.pth.tar")
