@@ -9,14 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcodec import chunked, codec as codec_lib
+from jaxcodec import chunked, codec as codec_lib, picture_file
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.codec import Codec
 from jaxcodec.entropy import adaptive, container, learned as learned_lib
 from jaxcodec.entropy.container import Header, Stream
 from jaxcodec.entropy.learned import LearnedPrior
 from jaxcodec.errors import CodecError
-from jaxcodec.hub.load import bundled, load
+from jaxcodec.hub.load import bundled, load_sound
+from jaxcodec.image.latent_codec import LatentCodec
 
 # A chunk can be decoded alone, so it should be short; its tables adapt, so it should be long.
 CHUNK_SECONDS = 10
@@ -26,7 +27,7 @@ MAX_MEMORY = 8 * 10**9
 
 
 def compress(
-  codec: Codec,
+  codec: Codec | LatentCodec,
   x,
   *,
   bitrate: int | None = None,
@@ -37,8 +38,9 @@ def compress(
 
   Args:
     codec: what `jaxcodec.load` returned.
-    x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length.
-    bitrate: one of `codec.bitrates` in bit/s; None for the highest.
+    x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length. For a
+      codec of pictures `[1, height, width, 3]`, any size.
+    bitrate: one of `codec.bitrates` in bit/s; None for the highest. Not for pictures.
     metadata: texts that go with it, such as `{"title": "A talk"}`: up to 64, of keys of a-z, 0-9,
       '.', '_' and '-', and printable values of up to 4096 bytes. "source-sha256" is for the hash
       of the file that the signal came from.
@@ -49,6 +51,10 @@ def compress(
       finite, or the codec has no learned prior.
   """
   x = np.asarray(x)
+  if isinstance(codec, LatentCodec):
+    if bitrate is not None or learned:
+      raise ValueError(f"codec {codec.name} of pictures has neither bitrates nor a learned prior")
+    return picture_file.compress(codec, x, metadata=metadata)
   batch = x.shape[0] if x.ndim else 0
   return compress_blocks(
     codec, [x], batch=batch, bitrate=bitrate, metadata=metadata, learned=learned
@@ -57,14 +63,15 @@ def compress(
 
 def decompress(
   data: bytes,
-  codec: Codec | None = None,
+  codec: Codec | LatentCodec | None = None,
   *,
   stream: int | None = None,
   start: float = 0.0,
   duration: float | None = None,
   max_memory: int = MAX_MEMORY,
 ) -> np.ndarray:
-  """The signal of a `.jxc` file, of its exact shape: float32 `[batch, time, channels]`.
+  """The signal of a `.jxc` file, of its exact shape: float32 `[batch, time, channels]`, or
+  `[1, height, width, 3]` in [-1, 1] of a picture.
 
   Args:
     data: the file's bytes.
@@ -79,6 +86,10 @@ def decompress(
     CodecError: if the file is damaged or foreign, was made by another codec, or is too large.
     ValueError: if the start lies after the end, or a number is negative.
   """
+  if isinstance(codec, LatentCodec):
+    if start or duration is not None:
+      raise ValueError("a picture has no start and no duration")
+    return picture_file.decompress(data, codec, stream=stream, max_memory=max_memory)
   described, blocks = decompress_blocks(
     data,
     codec,
@@ -194,14 +205,14 @@ def decompress_blocks(
   number = stream or 0
   if not 0 <= number < len(header.streams):
     raise CodecError(f"no stream {number} in a file of {len(header.streams)}")
-  described = header.streams[number]
+  described = container.sound_stream(header, number)
   first, stop = sample_range(described, start, duration)
   if codec is None:
     if described.codec not in bundled():
       raise CodecError(
         f"the file needs the codec {described.codec!r}, which is not bundled: load it"
       )
-    codec = load(described.codec)
+    codec = load_sound(described.codec)
   _require_match(codec, described)
   needed = memory_needed(described, codec, stop - first if held else 0)
   if needed > max_memory:

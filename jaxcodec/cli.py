@@ -111,16 +111,16 @@ def _join(options: argparse.Namespace) -> None:
 
 def _codecs(options: argparse.Namespace) -> None:
   del options
-  from jaxcodec.hub.load import bundled, load
+  from jaxcodec.hub.load import bundled, load_sound
 
   for name in bundled():
-    codec = load(name)
+    codec = load_sound(name)
     kbps = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)
     streams = "causal" if codec.causal else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
     "--codec DIR: what jaxcodec.save wrote, an EnCodec, DAC or Mimi of the Hugging Face layout, "
-    "or Lyra V2's three .tflite files"
+    "Lyra V2's three .tflite files, or for pictures a state_dict of CompressAI (.pth, .pth.tar)"
   )
 
 
@@ -204,7 +204,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog="jaxcodec", description="Sound to small files and back.")
+  parser = _Parser(prog="jaxcodec", description="Sound and pictures to small files and back.")
   commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
   def command(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -214,8 +214,8 @@ def _parser() -> argparse.ArgumentParser:
 
   codec: dict[str, Any] = {"metavar": "NAME|DIR", "help": "a bundled codec or a directory"}
   force: dict[str, Any] = {"action": "store_true", "help": "write over what is there"}
-  encode = command("encode", cli_sound.encode, "Codes a sound file into a .jxc file.")
-  encode.add_argument("input", help="any format soundfile reads; - for stdin")
+  encode = command("encode", cli_sound.encode, "Codes a sound or picture file into a .jxc file.")
+  encode.add_argument("input", help="any format soundfile or Pillow reads; - for stdin")
   encode.add_argument("output", help="a .jxc file, .lyra for bare packets; - for stdout")
   encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
@@ -224,9 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"
   )
   encode.add_argument("--force", **force)
-  decode = command("decode", cli_sound.decode, "Decodes a .jxc file into a sound file.")
+  decode = command("decode", cli_sound.decode, "Decodes a .jxc file into a sound or picture file.")
   decode.add_argument("input", help="a .jxc or .lyra file; - for stdin")
-  decode.add_argument("output", help=".wav, .flac, .ogg or .mp3; - for a WAV on stdout")
+  decode.add_argument("output", help=".wav, .flac, .ogg, .mp3, .png, .webp, .tif; - for stdout")
   decode.add_argument("--codec", default=None, **codec)
   decode.add_argument("--bitrate", type=float, metavar="KBPS", help="of a .lyra file")
   decode.add_argument("--stream", type=int, metavar="N", help="of a file of several, from 0")

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from jaxcodec import terminal
+from jaxcodec import cli_picture, terminal
 from jaxcodec.errors import CodecError
 
 _PACKETS = ".lyra"  # Files of Lyra's packets, which say nothing of themselves.
@@ -20,7 +20,10 @@ def encode(options: argparse.Namespace) -> None:
   from jaxcodec.audio.files import SoundReader
 
   packets = options.output.endswith(_PACKETS)
-  codec = _load_lyra(options.codec) if packets else terminal.load(options.codec)
+  codec = _load_lyra(options.codec) if packets else terminal.load_any(options.codec)
+  if cli_picture.is_latent(codec):
+    cli_picture.encode(options, codec, source)
+    return
   bitrate = terminal.bitrate(codec, options.bitrate)
   name = terminal.name(options.input)
   if packets and (options.title or options.meta or options.source_hash):
@@ -28,6 +31,7 @@ def encode(options: argparse.Namespace) -> None:
       f"{_PACKETS} files say nothing of themselves: no metadata go into them"
     )
   metadata = terminal.metadata(options, source)
+  _refuse_pictures(source, name, options.codec)
   reader = SoundReader(source, name, codec.sample_rate, codec.channels)
   if reader.change:
     terminal.say(f"{name}: {reader.change}")
@@ -54,6 +58,9 @@ def encode(options: argparse.Namespace) -> None:
 def decode(options: argparse.Namespace) -> None:
   data = terminal.read(options.input, options.max_memory)
   terminal.check_output(options.output, options.force)
+  if not options.input.endswith(_PACKETS) and cli_picture.holds_picture(data, options.stream):
+    cli_picture.decode(options, data)
+    return
   from jaxcodec import atomic
   from jaxcodec.audio import files
 
@@ -86,7 +93,8 @@ def _decoded_file(options: argparse.Namespace, data: bytes):
 
   if options.bitrate is not None:
     raise terminal.UsageError(f"--bitrate is for {_PACKETS} files: a .jxc file says its own")
-  streams = container.read_header(data).streams
+  header = container.read_header(data)
+  streams = header.streams
   if options.stream is None and len(streams) > 1:
     raise terminal.UsageError(
       f"{terminal.name(options.input)} holds {len(streams)} streams: give --stream, from 0"
@@ -96,7 +104,7 @@ def _decoded_file(options: argparse.Namespace, data: bytes):
     raise terminal.UsageError(
       f"{terminal.name(options.input)} has no stream {number}: it holds {len(streams)}"
     )
-  stream = streams[number]
+  stream = container.sound_stream(header, number)
   if stream.batch != 1:
     raise CodecError(
       f"{terminal.name(options.input)} holds {stream.batch} signals; decode it from Python"
@@ -148,6 +156,15 @@ def _packed(codec, blocks: Iterable, bitrate: int | None) -> bytes:
   frames = chunked.chunk_frames(codec, bitstream.CHUNK_SECONDS)
   chunks = chunked.encode_blocks(codec, blocks, frames, bitrate=bitrate)
   return b"".join(lyra_packets.pack_packets(codes[0]) for codes, _ in chunks)
+
+
+def _refuse_pictures(source, name: str, codec: str) -> None:
+  from jaxcodec.image import files
+
+  if files.is_picture(source):
+    raise terminal.UsageError(
+      f"{name} is a picture, and {codec} a codec of sound: give --codec DIR of one of pictures"
+    )
 
 
 def _load_lyra(name: str):

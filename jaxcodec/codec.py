@@ -5,18 +5,16 @@ Everything here is traceable: `jax.jit`, `jax.vmap`, `jax.grad` and meshes apply
 
 import dataclasses
 import functools
-import hashlib
-import json
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcodec import functional as F
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.entropy.learned import LearnedPrior
+from jaxcodec.fingerprint import digest
 
 
 @jax.tree_util.register_dataclass
@@ -262,34 +260,9 @@ def decode_chunk(
   return state._replace(decoder=decoder), y
 
 
-def module_config(module: Any, *, defaults: bool = True) -> dict[str, Any]:
-  """The attributes of a module or a dataclass as JSON values, with or without those left alone."""
-  config: dict[str, Any] = {}
-  for field in dataclasses.fields(module):
-    value = getattr(module, field.name)
-    if field.name not in ("parent", "name") and (defaults or value != field.default):
-      nested = dataclasses.is_dataclass(value)
-      config[field.name] = module_config(value, defaults=defaults) if nested else value
-  return config
-
-
 def fingerprint(codec: Codec) -> bytes:
-  """16 bytes that tell codecs apart: of the configuration, the weights and the prior's counts.
-
-  SHA-256 over the configuration as JSON and each array's path, shape and little-endian bytes, in
-  the order of the paths; the same on every machine.
-  """
-  # Without defaults, so that an attribute that is added later leaves files readable.
-  config = module_config(codec.module, defaults=False)
-  digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-  leaves = jax.tree_util.tree_leaves_with_path({"params": codec.params, "prior": codec.prior})
-  named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-  for name in sorted(named):
-    array = np.asarray(named[name])
-    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-    digest.update(array)
-  return digest.digest()[:16]
+  """16 bytes that tell codecs apart: of the configuration, the weights and the prior's counts."""
+  return digest(codec.module, {"params": codec.params, "prior": codec.prior})
 
 
 def _apply(codec: Codec, method: str, *args, **kwargs):

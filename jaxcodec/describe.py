@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxcodec.entropy import container
-from jaxcodec.entropy.container import Stream
+from jaxcodec.entropy.container import Picture, Stream
 
 
 def info(data: bytes, *, check: bool = False) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _lines(stream)
 
 
-def _facts(stream: Stream, size: int) -> dict[str, Any]:
+def _facts(stream: Stream | Picture, size: int) -> dict[str, Any]:
+  if isinstance(stream, Picture):
+    return _picture_facts(stream, size)
   seconds = stream.num_samples / stream.sample_rate
   return {
     "codec": stream.codec,
@@ -60,6 +62,20 @@ def _facts(stream: Stream, size: int) -> dict[str, Any]:
     "bytes": size,
     "kbps": round(8e-3 * size / seconds / stream.batch, 3) if seconds else 0.0,
     "metadata": {**stream.metadata},
+  }
+
+
+def _picture_facts(picture: Picture, size: int) -> dict[str, Any]:
+  return {
+    "codec": picture.codec,
+    "weights": picture.weights_hash.hex(),
+    "width": picture.width,
+    "height": picture.height,
+    "colors": "grey" if picture.channels == 1 else "RGB",
+    "profile_bytes": len(picture.profile),
+    "bytes": size,
+    "bits_per_pixel": round(8 * size / (picture.width * picture.height), 4),
+    "metadata": {**picture.metadata},
   }
 
 

@@ -256,7 +256,8 @@ def _code(codec: Codec, bitrate: int, warm: set[tuple[int, ...]], x: np.ndarray)
     y = bitstream.decompress(data, codec)[0]
     end = time.perf_counter()
   warm.add(shape)
-  prior = np.asarray(codec.prior)[: len(container.read_header(data).streams[0].codebook_sizes)]
+  stream = container.sound_stream(container.read_header(data), 0)
+  prior = np.asarray(codec.prior)[: len(stream.codebook_sizes)]
   codes = np.concatenate([codes[0] for codes, _ in container.read_chunks(data, prior)])
   return Coded(y, len(data), middle - start, end - middle, codes)
 

@@ -55,12 +55,27 @@ def size(text: str) -> int:
 
 
 def load(name: str):
-  from jaxcodec.hub.load import bundled, load
+  """A codec of sound."""
+  from jaxcodec.hub.load import load_sound
+
+  check_codec(name)
+  return load_sound(name)
+
+
+def load_any(name: str):
+  """A codec of sound or pictures."""
+  from jaxcodec.hub.load import load
+
+  check_codec(name)
+  return load(name)
+
+
+def check_codec(name: str) -> None:
+  from jaxcodec.hub.load import bundled
 
   known = name in bundled() or pathlib.Path(name).exists() or "/" in name
   if not known:
     raise UsageError(f"no codec {name!r}: neither a directory nor one of {', '.join(bundled())}")
-  return load(name)
 
 
 def bitrate(codec, kbps: float | None) -> int | None:

@@ -39,11 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     jax.distributed.initialize()
   from jaxcodec import atomic
   from jaxcodec.data import sources
-  from jaxcodec.hub.load import load
+  from jaxcodec.hub.load import load_sound
 
   try:
     source = sources.open_source(options.dataset, sources.SOUNDS)
-    found = evaluate(load(options.codec), source, bitrate=options.bitrate, threads=options.threads)
+    found = evaluate(
+      load_sound(options.codec), source, bitrate=options.bitrate, threads=options.threads
+    )
   except (ValueError, CodecError) as error:
     print(f"launch.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
     return 1 if isinstance(error, CodecError) else 2

@@ -30,14 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
   options = parser.parse_args(arguments)
   from jaxcodec import tokens
   from jaxcodec.data import sources
-  from jaxcodec.hub.load import load
+  from jaxcodec.hub.load import load_sound
 
   try:
     process, processes = _place(options)
     if options.shard_size < 1 or options.threads < 1:
       raise ValueError("--shard-size and --threads must be at least 1")
     source = sources.open_source(options.dataset, sources.SOUNDS)
-    codec = load(options.codec)
+    codec = load_sound(options.codec)
     with _Shown() as shown:
       end = tokens.write(
         codec,

@@ -28,6 +28,7 @@ from configs.speech_16khz_prior import Config, get_config
 from jaxcodec import terminal
 from jaxcodec.entropy import prior_model
 from jaxcodec.hub import learned_prior
+from jaxcodec.hub.load import load_sound
 
 _TOGETHER = 8  # Clips that are coded at once.
 
@@ -114,7 +115,7 @@ def sample(rng: np.random.Generator, clips: list[np.ndarray], config: Config) ->
 
 
 def run(config: Config, data: pathlib.Path, out: pathlib.Path, minutes: float) -> None:
-  codec = jaxcodec.load(config.codec)
+  codec = load_sound(config.codec)
   codebooks = codec.params["quantizer"]["codebooks"]
   vectors = prior_model.code_vectors(codebooks)
   speech = read_clips(data / "speech_train.tar")

@@ -13,12 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Each layer may import the layers before it, and itself.
 LAYERS = (
   ("pallas_kernels",),
-  ("jaxcodec.errors", "jaxcodec.atomic"),
+  ("jaxcodec.errors", "jaxcodec.atomic", "jaxcodec.fingerprint"),
   ("jaxcodec.functional",),
   ("jaxcodec.layers",),
   ("jaxcodec.encoders", "jaxcodec.bottlenecks", "jaxcodec.decoders", "jaxcodec.entropy"),
   ("jaxcodec.metrics",),
-  ("jaxcodec.audio",),
+  ("jaxcodec.audio", "jaxcodec.image"),
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
   ("jaxcodec.data",),
@@ -26,6 +26,7 @@ LAYERS = (
   ("jaxcodec.chunked",),
   ("jaxcodec.bulk",),
   ("jaxcodec.tokens",),
+  ("jaxcodec.picture_file",),
   (
     "jaxcodec.bitstream",
     "jaxcodec.describe",
@@ -35,6 +36,7 @@ LAYERS = (
   ),
   ("jaxcodec", "jaxcodec.demo", "jaxcodec.evaluate"),
   ("jaxcodec.terminal",),
+  ("jaxcodec.cli_picture",),
   ("jaxcodec.cli_sound",),
   ("jaxcodec.cli",),
   ("configs",),

@@ -59,6 +59,17 @@ class EntropyBottleneck(nn.Module):
     """[C], held still."""
     return jax.lax.stop_gradient(self.quantiles[:, 1])
 
+  def likelihood(self, z):
+    """Probability of the unit interval about z [..., C], elementwise."""
+    return F.factorized_likelihood(z, self.model)
+
+  def quantile_loss(self):
+    """How far the `quantiles` are from where the density, held still, has them: 0 at best."""
+    tails = math.log(2 / self.tail_mass - 1)
+    held = jax.lax.stop_gradient(self.model)
+    logits = F.factorized_logits(self.quantiles.T, held).T
+    return jnp.abs(logits - jnp.asarray([-tails, 0, tails])).sum()
+
   def encode(self, z):
     """Codes: [..., C] -> int32 [..., C], from 0, the median at `reach`."""
     z = jnp.nan_to_num(F.check_latents(z, self.features), posinf=0.0, neginf=0.0)
@@ -82,13 +93,10 @@ class EntropyBottleneck(nn.Module):
     codes = jnp.where(inside, integer_codes(z - self.medians(), self.reach), -1)
     rounded = F.straight_through(z, self.decode(codes))
     z_q = rounded if key is None else jnp.where(inside, F.uniform_noise(key, z), 0)
-    cost = F.information_bits(F.factorized_likelihood(z_q, self.model))
+    cost = F.information_bits(self.likelihood(z_q))
     metrics = F.code_health(F.code_counts(codes, 2 * self.reach + 1))
     bits = jnp.where(inside, cost, 0).sum(axis=-1)
-    tails = math.log(2 / self.tail_mass - 1)
-    held = jax.lax.stop_gradient(self.model)
-    logits = F.factorized_logits(self.quantiles.T, held).T
-    aux = jnp.abs(logits - jnp.asarray([-tails, 0, tails])).sum()
+    aux = self.quantile_loss()
     return Quantized(z_q, codes, jnp.zeros(()), metrics, codebook_loss=aux, bits=bits)
 
 

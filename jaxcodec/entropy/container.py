@@ -26,12 +26,14 @@ from jaxcodec.entropy.header import (
   read_layout,
 )
 from jaxcodec.entropy.learned import LearnedPrior
+from jaxcodec.entropy.picture import Picture
 from jaxcodec.entropy.stream import Stream, check_prior, chunk_shape, chunk_shapes, num_segments
 from jaxcodec.errors import CodecError
 
 __all__ = [
   "VERSION",
   "Header",
+  "Picture",
   "Stream",
   "check",
   "chunk_shape",
@@ -39,14 +41,17 @@ __all__ = [
   "encode_chunk",
   "header_bytes",
   "join",
+  "picture_record",
   "read_chunks",
   "read_header",
   "read_layout",
+  "read_picture",
   "record_crc",
+  "sound_stream",
   "write",
 ]
 
-_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED = 0, 1, 2, 3
+_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED, _LATENTS = 0, 1, 2, 3, 4
 # Rows under a learned prior are decoded this many at a time: together they take little longer.
 _AHEAD = 32
 
@@ -75,7 +80,7 @@ def encode_chunk(
   Raises:
     ValueError: if an argument does not fit the header or is out of range.
   """
-  described = header.streams[stream]
+  described = sound_stream(header, stream)
   shape, sizes = chunk_shape(described, index), described.codebook_sizes
   if codes.shape != shape:
     raise ValueError(f"chunk {index} has codes of shape {shape}, not {codes.shape}")
@@ -132,9 +137,7 @@ def read_chunks(
     ValueError: if there is no such stream, or the prior does not fit its codebooks.
   """
   layout = read_layout(data)
-  if not 0 <= stream < len(layout.header.streams):
-    raise ValueError(f"no stream {stream} in a file of {len(layout.header.streams)}")
-  described = layout.header.streams[stream]
+  described = sound_stream(layout.header, stream)
   same = check_prior(described, prior)
   if prior is not None and described.prior_crc is not None and not same:
     raise CodecError("the prior is another one than the stream was written with")
@@ -189,8 +192,47 @@ def join(files: Sequence[bytes], metadata: Mapping[str, str] | None = None) -> b
   return write(header, records)
 
 
+def sound_stream(header: Header, number: int) -> Stream:
+  """What a file says about its stream `number`, which is sound.
+
+  Raises:
+    CodecError: if it is a picture.
+    ValueError: if there is no such stream.
+  """
+  if not 0 <= number < len(header.streams):
+    raise ValueError(f"no stream {number} in a file of {len(header.streams)}")
+  described = header.streams[number]
+  if isinstance(described, Picture):
+    raise CodecError(f"stream {number} is a picture and no sound")
+  return described
+
+
+def picture_record(header: Header, payload: bytes, *, stream: int = 0) -> bytes:
+  """The record of a picture's latents, for `write`."""
+  body = bytes([_LATENTS]) + payload
+  return body + record_crc(body, header_bytes(header)[-4:], stream, 0)
+
+
+def read_picture(data: bytes, *, stream: int = 0) -> bytes:
+  """The latents of a picture as `picture_record` took them, their checksum checked.
+
+  Raises:
+    CodecError: as `read_layout`, and if they are damaged or the stream is none of a picture.
+    ValueError: if there is no such stream.
+  """
+  layout = read_layout(data)
+  if not 0 <= stream < len(layout.header.streams):
+    raise ValueError(f"no stream {stream} in a file of {len(layout.header.streams)}")
+  if not isinstance(layout.header.streams[stream], Picture):
+    raise CodecError(f"stream {stream} is sound and no picture")
+  body = _checked_record(memoryview(data), layout, stream, 0)
+  if body[0] != _LATENTS:
+    raise CodecError(f"chunk 0: coder {body[0]} is unknown to this reader")
+  return bytes(body[1:])
+
+
 def _read_chunks(view, layout: Layout, stream: int, indices: range, prior, learned):
-  described = layout.header.streams[stream]
+  described = sound_stream(layout.header, stream)
   ahead: dict[int, np.ndarray] = {}
   for index in indices:
     body = _checked_record(view, layout, stream, index)
@@ -263,7 +305,7 @@ def _decode_ahead(view, layout: Layout, stream: int, indices, learned) -> dict[i
 
   What is wrong with a later chunk is left to its turn.
   """
-  described = layout.header.streams[stream]
+  described = sound_stream(layout.header, stream)
   if described.learned_digest is None:
     raise CodecError("coded under a learned prior, and the header names none")
   if learned is None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcodec.entropy import picture as picture_lib
 from jaxcodec.entropy.fields import (
   PAIR,
   check_metadata,
@@ -20,6 +21,7 @@ from jaxcodec.entropy.fields import (
   read_varint,
   varint,
 )
+from jaxcodec.entropy.picture import Picture
 from jaxcodec.entropy.stream import Stream, parse_stream, payload_limits, stream_bytes
 from jaxcodec.errors import CodecError
 
@@ -40,7 +42,7 @@ class Header:
     metadata: texts about the file as a whole; see `fields.check_metadata`.
   """
 
-  streams: tuple[Stream, ...]
+  streams: tuple[Stream | Picture, ...]
   metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -70,7 +72,7 @@ def header_bytes(header: Header) -> bytes:
     ValueError: if it takes more than 65536 bytes.
   """
   body = varint(len(header.streams))
-  for description in map(stream_bytes, header.streams):
+  for description in map(_description, header.streams):
     body += varint(len(description)) + description
   body += metadata_bytes(header.metadata)
   if len(body) > _MAX_HEADER:
@@ -132,15 +134,30 @@ def read_layout(data: bytes) -> Layout:
   return Layout(header, crc, tuple(starts))
 
 
-def _check_lengths(stream: Stream, lengths: np.ndarray) -> None:
+def _check_lengths(stream: Stream | Picture, lengths: np.ndarray) -> None:
   """No chunk is smaller than its scales, or larger than its scales and packed codes."""
   if not lengths.size:
     return
   last = stream.num_chunks - 1
   for part, index in ((lengths[:-1], 0), (lengths[-1:], last)):
-    least, most = payload_limits(stream, index)
+    if isinstance(stream, Picture):
+      least, most = picture_lib.payload_limits(stream)
+    else:
+      least, most = payload_limits(stream, index)
     if part.size and (part.min() < least or part.max() > most):
       raise CodecError(f"index is not valid: a chunk's payload is not {least} to {most} bytes")
+
+
+def _description(stream: Stream | Picture) -> bytes:
+  if isinstance(stream, Picture):
+    return picture_lib.picture_bytes(stream)
+  return stream_bytes(stream)
+
+
+def _described(description: memoryview) -> Stream | Picture:
+  if read_varint(description, 0, "header")[0] == picture_lib.KIND:
+    return picture_lib.parse_picture(description)
+  return parse_stream(description)
 
 
 def _parse_header(view: memoryview) -> tuple[Header, int]:
@@ -173,11 +190,11 @@ def _parse_body(body: memoryview) -> Header:
   count, at = read_varint(body, 0, "header")
   if count > _MAX_STREAMS:
     raise CodecError(f"header is not valid: {count} streams")
-  streams = []
+  streams: list[Stream | Picture] = []
   for _ in range(count):
     length, at = read_varint(body, at, "header")
     description, at = read_bytes(body, at, length)
-    streams.append(parse_stream(description))
+    streams.append(_described(description))
   metadata: dict[str, str] = {}
   for _, content in read_fields(body, at, (PAIR,)):
     read_pair(content, metadata)

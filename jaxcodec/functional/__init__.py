@@ -65,6 +65,16 @@ from jaxcodec.functional.multiscale import (
   multiscale_quantize as multiscale_quantize,
   which_convolution as which_convolution,
 )
+from jaxcodec.functional.picture_conv import (
+  checkerboard as checkerboard,
+  checkerboard_mask as checkerboard_mask,
+  conv2d as conv2d,
+  conv2d_transpose as conv2d_transpose,
+  depth_to_space as depth_to_space,
+  generalized_norm as generalized_norm,
+  raster_mask as raster_mask,
+  subpixel_kernel as subpixel_kernel,
+)
 from jaxcodec.functional.projection import (
   matched_projection as matched_projection,
   thin_matmul as thin_matmul,
@@ -90,6 +100,7 @@ from jaxcodec.functional.rate import (
   gaussian_likelihood as gaussian_likelihood,
   information_bits as information_bits,
   lower_bound as lower_bound,
+  round_about as round_about,
   soft_round as soft_round,
   soft_round_inverse as soft_round_inverse,
   uniform_noise as uniform_noise,

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcodec.functional.through import straight_through
+
 
 class Factorized(NamedTuple):
   """A monotone network per channel, from a number to the logit of its cumulative probability.
@@ -32,6 +34,11 @@ def uniform_noise(key, z):
   Source: Ballé et al., https://arxiv.org/abs/1611.01704, section 3.
   """
   return z + jax.random.uniform(key, z.shape, z.dtype, -0.5, 0.5)
+
+
+def round_about(z, means=0.0):
+  """`z` at the nearest whole number of steps from `means`; the gradient passes to `z` alone."""
+  return straight_through(z, jax.lax.stop_gradient(jnp.round(z - means) + means))
 
 
 def soft_round(z, alpha: float):

@@ -1,9 +1,11 @@
 """Reading a directory's config.json and model.safetensors, with errors that name what is wrong."""
 
+import dataclasses
 import json
 import pathlib
+import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -71,6 +73,10 @@ class Tensors:
   def __contains__(self, name: str) -> bool:
     return name in self._left
 
+  def shape(self, name: str) -> tuple[int, ...]:
+    """The shape of an array that is there."""
+    return self._shape(name)
+
   def take(self, name: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
     """The array `name`; CodecError if it is missing or of another shape."""
     if name not in self._left:
@@ -123,3 +129,26 @@ def folded_weight(tensors: Tensors, name: str, shape: tuple[int, ...]) -> np.nda
       norm = np.sqrt(np.sum(v.astype(np.float64) ** 2, axis=(1, 2), keepdims=True))
       return (g * v / np.maximum(norm, 1e-30)).astype(np.float32)
   return tensors.take(name + "weight", shape)
+
+
+def built(cls: type, fields: dict[str, Any]) -> Any:
+  """A dataclass from its attributes as JSON values; TypeError if one is not of its type."""
+  hints, values = typing.get_type_hints(cls), {}
+  for key, value in fields.items():
+    if key in hints and dataclasses.is_dataclass(hints[key]):
+      value = built(hints[key], dict(value))
+    elif key in hints and not _fits(value, hints[key]):
+      raise TypeError(f"{key} cannot be {value!r}")
+    values[key] = tuple(value) if isinstance(value, list) else value
+  return cls(**values)
+
+
+def _fits(value, hint) -> bool:
+  parts = typing.get_args(hint)
+  if typing.get_origin(hint) is tuple:
+    return isinstance(value, list) and all(_fits(v, parts[0]) for v in value)
+  if typing.get_origin(hint) is Literal:
+    return value in parts
+  if parts:
+    return any(_fits(value, part) for part in parts)
+  return type(value) is hint and (hint is not int or value >= 0)

@@ -60,7 +60,11 @@ def load_original(path: pathlib.Path, name: str) -> Codec:
   Raises:
     CodecError: as `load_dac`, and if the file holds more than arrays and plain values.
   """
-  content = read_torch(path)
+  return of_content(read_torch(path), path, name)
+
+
+def of_content(content: Any, path: pathlib.Path, name: str) -> Codec:
+  """As `load_original`, of what the file `path` holds."""
   metadata = content.get("metadata") if isinstance(content, dict) else None
   config = metadata.get("kwargs") if isinstance(metadata, dict) else None
   if not isinstance(config, dict):

@@ -5,8 +5,10 @@ import pathlib
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import dac, encodec, foreign, lyra, mimi, native, run
+from jaxcodec.hub import compressai, dac, encodec, foreign, lyra, mimi, native, picture, run
 from jaxcodec.hub.checkpoint import read_config
+from jaxcodec.hub.torch_archive import read_torch
+from jaxcodec.image.latent_codec import LatentCodec
 
 _BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "codecs"
 
@@ -16,7 +18,7 @@ def bundled() -> tuple[str, ...]:
   return tuple(sorted(path.name for path in _BUNDLED.iterdir() if path.is_dir()))
 
 
-def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
+def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec | LatentCodec:
   """Loads a codec.
 
   Args:
@@ -24,7 +26,8 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
       an Orbax checkpoint; the directory of a training run; a file that `jaxcodec export` wrote; a
       directory of the Hugging Face's layout (`config.json`, `model.safetensors`); a repository of
       theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
-      directory that holds it; or a directory with the three `.tflite` files of Lyra V2.
+      directory that holds it; a `state_dict` of a CompressAI picture codec, as `.pth` or
+      `.pth.tar`; or a directory with the three `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -38,7 +41,19 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec:
   return codec
 
 
-def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
+def load_sound(name_or_path: str | pathlib.Path) -> Codec:
+  """As `load`, a codec of sound.
+
+  Raises:
+    CodecError: as `load`, and for a codec of pictures.
+  """
+  codec = load(name_or_path)
+  if isinstance(codec, LatentCodec):
+    raise CodecError(f"{name_or_path} is a codec of pictures, and one of sound is needed")
+  return codec
+
+
+def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec | LatentCodec:
   name = str(name_or_path)
   if not name:
     raise CodecError("no codec has an empty name")
@@ -50,8 +65,8 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
     if lyra.is_lyra(directory):
       return lyra.load_lyra(directory, name, exact=exact)
     return _load_directory(directory, name)
-  if directory.suffix == ".pth" and directory.is_file():
-    return dac.load_original(directory, directory.stem)
+  if directory.suffix in (".pth", ".tar") and directory.is_file():
+    return _load_torch(directory)
   if directory.suffix == ".safetensors" and directory.is_file():
     return native.load_file(directory)
   if directory.is_file():
@@ -62,11 +77,21 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec:
   raise CodecError(f"no codec {name!r}: neither a directory nor bundled ({names})")
 
 
-def _load_directory(directory: pathlib.Path, name: str) -> Codec:
+def _load_torch(path: pathlib.Path) -> Codec | LatentCodec:
+  content = read_torch(path)
+  arrays = content.get("state_dict", content) if isinstance(content, dict) else None
+  if isinstance(arrays, dict) and compressai.is_compressai(arrays):
+    return picture.of_state_dict(arrays, path, path.name.split(".")[0])
+  return dac.of_content(content, path, path.stem)
+
+
+def _load_directory(directory: pathlib.Path, name: str) -> Codec | LatentCodec:
   weights = directory / "weights.pth"
   if weights.is_file() and not (directory / "config.json").is_file():
     return dac.load_original(weights, name)
   config = read_config(directory)
+  if native.is_native(config) and config.get("system") in picture.SYSTEMS:
+    return picture.load_picture(directory, config)
   if native.is_native(config):
     return native.load_native(directory)
   if run.is_run(config):

@@ -1,11 +1,9 @@
 """Our own codecs: directories of `config.json`, `model.safetensors` or an Orbax checkpoint, and
 what `learned_prior` adds; or one safetensors file whose metadata hold the configuration."""
 
-import dataclasses
 import json
 import pathlib
-import typing
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +19,12 @@ from jaxcodec.audio.lyra import Lyra
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.audio.mimi import Mimi
 from jaxcodec.audio.sound_codec import SoundCodec
-from jaxcodec.codec import Codec, module_config
+from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import learned_prior, orbax as orbax_lib
-from jaxcodec.hub.checkpoint import Tensors, read_config
+from jaxcodec.fingerprint import module_config
+from jaxcodec.hub import learned_prior, orbax as orbax_lib, picture
+from jaxcodec.hub.checkpoint import Tensors, built, read_config
+from jaxcodec.image.latent_codec import LatentCodec
 
 _FORMAT = "jaxcodec"
 _VERSION = 1
@@ -38,7 +38,7 @@ _SYSTEMS: dict[str, type[SoundCodec]] = {
 
 
 def save(
-  codec: Codec,
+  codec: Codec | LatentCodec,
   directory: str | pathlib.Path,
   *,
   dtype: Any = jnp.float32,
@@ -56,6 +56,11 @@ def save(
       `prior`, and not as `model.safetensors`.
   """
   directory = pathlib.Path(directory)
+  if isinstance(codec, LatentCodec):
+    if orbax or dtype != jnp.float32:
+      raise ValueError("a codec of pictures is saved as float32 in safetensors")
+    picture.save_picture(codec, directory)
+    return
   directory.mkdir(parents=True, exist_ok=True)
   config = {"format": _FORMAT, "version": _VERSION} | description(codec.name, codec.module)
   arrays = _arrays(codec, dtype)
@@ -127,7 +132,7 @@ def described(config: dict[str, Any], path: pathlib.Path) -> tuple[str, SoundCod
     name, system, fields = str(config["name"]), config["system"], dict(config["module"])
     if system not in _SYSTEMS:
       raise CodecError(f"{path} holds a codec of an unknown system, {system!r}")
-    module = _built(_SYSTEMS[system], fields)
+    module = built(_SYSTEMS[system], fields)
     example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
     return name, module, jax.eval_shape(module.init, jax.random.key(0), example)["params"]
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -179,26 +184,3 @@ def _weights(module: SoundCodec, shapes, tensors: Tensors):
   prior = jnp.asarray(tensors.take("prior", _prior_shape(module), np.int32))
   tensors.finish()
   return unflatten_dict(flat, sep="/"), prior
-
-
-def _built(cls: type, fields: dict[str, Any]) -> Any:
-  """A dataclass from its attributes as JSON values; TypeError if one is not of its type."""
-  hints, values = typing.get_type_hints(cls), {}
-  for key, value in fields.items():
-    if key in hints and dataclasses.is_dataclass(hints[key]):
-      value = _built(hints[key], dict(value))
-    elif key in hints and not _fits(value, hints[key]):
-      raise TypeError(f"{key} cannot be {value!r}")
-    values[key] = tuple(value) if isinstance(value, list) else value
-  return cls(**values)
-
-
-def _fits(value, hint) -> bool:
-  parts = typing.get_args(hint)
-  if typing.get_origin(hint) is tuple:
-    return isinstance(value, list) and all(_fits(v, parts[0]) for v in value)
-  if typing.get_origin(hint) is Literal:
-    return value in parts
-  if parts:
-    return any(_fits(value, part) for part in parts)
-  return type(value) is hint and (hint is not int or value >= 0)

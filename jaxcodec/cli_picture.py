@@ -1,0 +1,85 @@
+"""`jaxcodec encode` and `decode` of pictures: picture files to `.jxc` files and back."""
+
+import argparse
+import io
+import pathlib
+import sys
+import time
+
+from jaxcodec import terminal
+
+
+def is_latent(codec) -> bool:
+  from jaxcodec.image.latent_codec import LatentCodec
+
+  return isinstance(codec, LatentCodec)
+
+
+def encode(options: argparse.Namespace, codec, source) -> None:
+  """Codes the picture file that `source` holds."""
+  from jaxcodec import picture_file
+  from jaxcodec.image import files
+
+  name = terminal.name(options.input)
+  if options.bitrate is not None or options.prior == "learned":
+    raise terminal.UsageError("--bitrate and --prior are for sound")
+  metadata = terminal.metadata(options, source)
+  pixels = files.read_picture(source, name)
+  if pixels.change:
+    terminal.say(f"{name}: {pixels.change}")
+  start = time.monotonic()
+  try:
+    data = picture_file.compress(
+      codec, pixels.x, channels=pixels.channels, profile=pixels.profile, metadata=metadata
+    )
+  except ValueError as error:  # A system without files, or a latent that none can hold.
+    raise terminal.UsageError(str(error)) from None
+  terminal.write(options.output, data)
+  height, width = pixels.x.shape[1:3]
+  terminal.say(
+    f"{terminal.name(options.output, 'stdout')}: {len(data)} bytes for {width} x {height} pixels, "
+    f"{8 * len(data) / (height * width):.4f} bits a pixel, {time.monotonic() - start:.2f} s"
+  )
+
+
+def decode(options: argparse.Namespace, data: bytes) -> None:
+  """Decodes a picture's file."""
+  from jaxcodec import atomic, picture_file
+  from jaxcodec.image import files
+
+  path = pathlib.Path("stdout.png" if options.output == "-" else options.output)
+  kind = files.picture_format(path)
+  if kind is None:
+    offered = ", ".join(files.FORMATS)
+    raise terminal.UsageError(f"{path.name}: a picture is written as one of {offered}")
+  if options.start or options.duration is not None or options.bitrate is not None:
+    raise terminal.UsageError("--start, --duration and --bitrate are for sound")
+  if options.codec is None:
+    _, described = picture_file.picture_of(data, options.stream)
+    raise terminal.UsageError(f"the file needs the codec {described.codec!r}: give --codec")
+  codec = terminal.load_any(options.codec)
+  if not is_latent(codec):
+    raise terminal.UsageError(f"{options.codec} is a codec of sound, and the file holds a picture")
+  start = time.monotonic()
+  y = picture_file.decompress(data, codec, stream=options.stream, max_memory=options.max_memory)
+  _, described = picture_file.picture_of(data, options.stream)
+  pixels = files.to_bytes(y, described.channels)
+  if options.output == "-":
+    picture = io.BytesIO()
+    files.write_picture(picture, kind, pixels, described.profile)
+    sys.stdout.buffer.write(picture.getvalue())
+  else:
+    with atomic.replacing(path) as temporary:
+      files.write_picture(temporary, kind, pixels, described.profile)
+  name = terminal.name(options.output, "stdout")
+  size = f"{described.width} x {described.height} pixels"
+  terminal.say(f"{name}: {size}, {time.monotonic() - start:.2f} s")
+
+
+def holds_picture(data: bytes, stream: int | None) -> bool:
+  """Whether the stream asked for, or the first, of a `.jxc` file is a picture."""
+  from jaxcodec.entropy import container
+
+  streams = container.read_header(data).streams
+  number = stream or 0
+  return 0 <= number < len(streams) and isinstance(streams[number], container.Picture)

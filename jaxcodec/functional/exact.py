@@ -1,0 +1,154 @@
+"""Convolutional networks in whole numbers on the host, for what decides how a stream is read.
+
+Arrays are float64 that hold whole numbers, so that NumPy multiplies matrices at full speed: every
+sum of products stays below 2^53, where float64 holds each whole number, so no order of summation,
+number of threads or fused multiply-add changes a bit. Activations count 1 / 4096; weights have 16
+bits and a power of two for each layer, so what is lost against float32 is of no account.
+
+Shapes: x [H, W, C]. A layer is made of real parameters (`conv`, `deconv`, `subpixel`) by products
+with powers of two and rounding, which are exact too: equal parameters give equal layers anywhere.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+UNIT_BITS = 12
+UNIT = 1 << UNIT_BITS
+LIMIT = 1 << 22  # Of activations and biases: 1024 in real terms.
+_WEIGHT_BITS = 15
+_MOST_SHIFT = 29
+# LIMIT 2^15 2^14 and LIMIT 2^29 add up below 2^53.
+_MOST_TERMS = 1 << 14
+
+
+class Phase(NamedTuple):
+  """One of the outputs that stand together at each place.
+
+  Attributes:
+    taps: offsets (row, column) of the inputs.
+    matrix: [taps C, out].
+    bias: [out].
+  """
+
+  taps: tuple[tuple[int, int], ...]
+  matrix: np.ndarray
+  bias: np.ndarray
+
+
+class Layer(NamedTuple):
+  """A convolution: outputs times 2^shift from `stride`^2 phases, row by row."""
+
+  phases: tuple[Phase, ...]
+  stride: int
+  shift: int
+
+
+def conv(kernel, bias, mask=None) -> Layer:
+  """An odd kernel [h, w, in, out] with zeros around, stride 1; `mask` as in layers.picture."""
+  whole, shift = _weights(kernel if mask is None else np.asarray(kernel, np.float32) * mask)
+  offsets = range(-(whole.shape[0] // 2), whole.shape[0] // 2 + 1)
+  there = np.ones((len(offsets),) * 2) if mask is None else mask[..., 0, 0]
+  tap_of = {(i, j): whole[i, j] for i in range(len(offsets)) for j in range(len(offsets))}
+  taps = {(offsets[i], offsets[j]): w for (i, j), w in tap_of.items() if there[i, j]}
+  return Layer((_phase(taps, _biases(bias)),), 1, shift)
+
+
+def deconv(kernel, bias, stride: int) -> Layer:
+  """A transposed convolution, as `functional.conv2d_transpose`."""
+  whole, shift = _weights(kernel)
+  size, phases = len(whole), []
+  for row in range(stride):
+    for column in range(stride):
+      taps = {}
+      for i in range(size):
+        for j in range(size):
+          down, right = row + size // 2 - i, column + size // 2 - j
+          if down % stride == 0 and right % stride == 0:
+            taps[down // stride, right // stride] = whole[i, j]
+      phases.append(_phase(taps, _biases(bias)))
+  return Layer(tuple(phases), stride, shift)
+
+
+def subpixel(kernel, bias) -> Layer:
+  """An odd kernel to [2, 2, out] channels, which become places, as `layers.picture.Subpixel`."""
+  whole, shift = _weights(kernel)
+  reach, biases = len(whole) // 2, _biases(bias).reshape(4, -1)
+  whole = whole.reshape(*whole.shape[:3], 4, -1)
+  phases = []
+  for phase in range(4):
+    taps = {(i - reach, j - reach): whole[i, j, :, phase] for i, j in np.ndindex(whole.shape[:2])}
+    phases.append(_phase(taps, biases[phase]))
+  return Layer(tuple(phases), 2, shift)
+
+
+def apply(layer: Layer, x: np.ndarray) -> np.ndarray:
+  """[H, W, in] to [H stride, W stride, out]."""
+  height, width, _ = x.shape
+  rows, columns = (part.ravel() for part in np.mgrid[:height, :width])
+  size = layer.phases[0].matrix.shape[1]
+  y = np.empty((height, layer.stride, width, layer.stride, size))
+  for n, phase in enumerate(layer.phases):
+    part = _shifted(phase, layer.shift, _gather(x, phase.taps, rows, columns))
+    y[:, n // layer.stride, :, n % layer.stride] = part.reshape(height, width, size)
+  return y.reshape(height * layer.stride, width * layer.stride, size)
+
+
+def apply_at(layer: Layer, x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+  """[N, out] of a layer of stride 1 at some places of x."""
+  (phase,) = layer.phases
+  return _shifted(phase, layer.shift, _gather(x, phase.taps, rows, columns))
+
+
+def leaky_relu(x: np.ndarray) -> np.ndarray:
+  """x, times 10486 / 2^20 (0.01) and rounded down where it is below zero."""
+  return np.where(x < 0, np.floor(x * (10486 / 2**20)), x)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+  return np.maximum(x, 0)
+
+
+def run(layers: Sequence[Layer], activation, x: np.ndarray) -> np.ndarray:
+  """Layers with an activation between each two."""
+  for layer in layers[:-1]:
+    x = activation(apply(layer, x))
+  return apply(layers[-1], x)
+
+
+def whole(values) -> np.ndarray:
+  """Real float32 values in units of 1 / 4096."""
+  scaled = np.asarray(values, np.float32).astype(np.float64) * UNIT
+  return np.clip(np.rint(scaled), -LIMIT, LIMIT)
+
+
+def _weights(kernel) -> tuple[np.ndarray, int]:
+  """Whole weights below 2^15, and the power of two that they were multiplied by."""
+  kernel = np.asarray(kernel, np.float32).astype(np.float64)
+  if kernel[..., 0].size > _MOST_TERMS:
+    raise ValueError(f"{kernel[..., 0].size} products do not add up exactly in float64")
+  exponent = int(np.frexp(np.abs(kernel).max(initial=0))[1])
+  shift = min(max(_WEIGHT_BITS - exponent, 1), _MOST_SHIFT)
+  return np.clip(np.rint(kernel * 2.0**shift), 1 - 2**_WEIGHT_BITS, 2**_WEIGHT_BITS - 1), shift
+
+
+def _biases(bias) -> np.ndarray:
+  return whole(bias)
+
+
+def _phase(taps: dict[tuple[int, int], np.ndarray], bias: np.ndarray) -> Phase:
+  return Phase(tuple(taps), np.concatenate(list(taps.values()), axis=0), bias)
+
+
+def _gather(x: np.ndarray, taps, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+  """[N, taps C]: what each tap sees of x at each place, zeros outside."""
+  reach = max(max(map(abs, tap)) for tap in taps)
+  padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
+  parts = [padded[rows + reach + down, columns + reach + right] for down, right in taps]
+  return np.concatenate(parts, axis=1)
+
+
+def _shifted(phase: Phase, shift: int, inputs: np.ndarray) -> np.ndarray:
+  sums = inputs @ phase.matrix + phase.bias * 2.0**shift
+  return np.clip(np.floor(sums * 2.0**-shift + 0.5), -LIMIT, LIMIT)

@@ -1,0 +1,31 @@
+"""The factorised prior: latents priced by one learned density per channel, wherever they stand.
+
+Source: Ballé et al., https://arxiv.org/abs/1802.01436; "bmshj2018-factorized" of CompressAI.
+"""
+
+from jaxcodec.bottlenecks import EntropyBottleneck
+from jaxcodec.image.picture_codec import Coded, PictureCodec
+from jaxcodec.image.transforms import gdn_analysis, gdn_synthesis
+
+
+class FactorizedPrior(PictureCodec):
+  """Attributes as of `PictureCodec`; there is no z."""
+
+  @property
+  def multiple(self) -> int:
+    return 16
+
+  def setup(self):
+    self.g_a = gdn_analysis(self.filters, self.latents)
+    self.g_s = gdn_synthesis(self.filters)
+    self.entropy_bottleneck = EntropyBottleneck(self.latents)
+
+  def analyse(self, x):
+    y = self.g_a((x + 1) / 2)
+    return y, y  # Latents are their own side information: they have tables of their own.
+
+  def __call__(self, x, key=None) -> Coded:
+    y, _ = self.analyse(x)
+    y_hat, likelihood = self.side_information(y, key)
+    aux_loss = self.entropy_bottleneck.quantile_loss()
+    return Coded(self.synthesise(y_hat), y_hat, {"y": likelihood}, aux_loss)

@@ -1,0 +1,56 @@
+"""Hyperpriors: a few bits, decoded first, say how the latents are spread, place by place.
+
+Sources: Ballé et al., https://arxiv.org/abs/1802.01436 (scales); Minnen et al.,
+https://arxiv.org/abs/1809.02736 (means too); "bmshj2018-hyperprior" and "mbt2018-mean" of
+CompressAI.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxcodec import functional as F
+from jaxcodec.bottlenecks import EntropyBottleneck
+from jaxcodec.image.picture_codec import Coded, PictureCodec, keys, noisy_or_rounded
+from jaxcodec.image.transforms import gdn_analysis, gdn_synthesis, hyper_analysis, hyper_synthesis
+from jaxcodec.layers.picture import Conv2d, Deconv2d, split
+
+
+class ScaleHyperprior(PictureCodec):
+  """Latents are normal about zero, with scales from z. Attributes as of `PictureCodec`."""
+
+  def setup(self):
+    n = self.filters
+    self.g_a, self.g_s = gdn_analysis(n, self.latents), gdn_synthesis(n)
+    self.h_a = hyper_analysis(n, nn.relu)
+    up = [Deconv2d(n), nn.relu, Deconv2d(n), nn.relu, Conv2d(self.latents, 3, 1), nn.relu]
+    self.h_s = nn.Sequential(up)
+    self.entropy_bottleneck = EntropyBottleneck(n)
+
+  def analyse(self, x):
+    y = self.g_a((x + 1) / 2)
+    return y, self.h_a(jnp.abs(y))
+
+  def __call__(self, x, key=None) -> Coded:
+    for_z, for_y = keys(key, 2)
+    y, z = self.analyse(x)
+    z_hat, of_z = self.side_information(z, for_z)
+    y_hat = noisy_or_rounded(y, 0.0, for_y)
+    return self.coded(y_hat, F.gaussian_likelihood(y_hat, self.h_s(z_hat)), of_z)
+
+
+class MeanScaleHyperprior(PictureCodec):
+  """Latents are normal, with scales and means from z. Attributes as of `PictureCodec`."""
+
+  def setup(self):
+    self.g_a, self.g_s = gdn_analysis(self.filters, self.latents), gdn_synthesis(self.filters)
+    self.h_a = hyper_analysis(self.filters, nn.leaky_relu)
+    self.h_s = hyper_synthesis(self.latents)
+    self.entropy_bottleneck = EntropyBottleneck(self.filters)
+
+  def __call__(self, x, key=None) -> Coded:
+    for_z, for_y = keys(key, 2)
+    y, z = self.analyse(x)
+    z_hat, of_z = self.side_information(z, for_z)
+    scales, means = split(self.h_s(z_hat))
+    y_hat = noisy_or_rounded(y, means, for_y)
+    return self.coded(y_hat, F.gaussian_likelihood(y_hat, scales, means), of_z)

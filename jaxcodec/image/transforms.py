@@ -1,0 +1,78 @@
+"""Transforms between pictures, latents at 1/16 and side information at 1/64 of their size.
+
+Layers keep their places in the lists, activations counted, as their parameters' names: those are
+the numbers of CompressAI's layers too.
+"""
+
+import flax.linen as nn
+
+from jaxcodec.layers.gdn import GDN
+from jaxcodec.layers.picture import (
+  Conv2d,
+  Deconv2d,
+  ResidualBlock,
+  ResidualDown,
+  ResidualUp,
+  Subpixel,
+)
+
+
+def gdn_analysis(filters: int, latents: int) -> nn.Sequential:
+  """Pictures to latents. Source: Ballé et al., https://arxiv.org/abs/1802.01436, figure 4."""
+  down = [layer for _ in range(3) for layer in (Conv2d(filters), GDN())]
+  return nn.Sequential([*down, Conv2d(latents)])
+
+
+def gdn_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
+  """Latents to pictures, `gdn_analysis` mirrored."""
+  up = [layer for _ in range(3) for layer in (Deconv2d(filters), GDN(inverse=True))]
+  return nn.Sequential([*up, Deconv2d(channels)])
+
+
+def residual_analysis(filters: int) -> nn.Sequential:
+  """Pictures to latents. Source: Cheng et al., https://arxiv.org/abs/2001.01568, the anchor."""
+  n = filters
+  down = [layer for _ in range(3) for layer in (ResidualDown(n), ResidualBlock(n))]
+  return nn.Sequential([*down, Conv2d(n, 3)])
+
+
+def residual_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
+  """Latents to pictures, `residual_analysis` mirrored."""
+  n = filters
+  up = [layer for _ in range(3) for layer in (ResidualBlock(n), ResidualUp(n))]
+  return nn.Sequential([*up, ResidualBlock(n), Subpixel(channels)])
+
+
+def hyper_analysis(filters: int, activation) -> nn.Sequential:
+  """Latents to side information."""
+  layers = [Conv2d(filters, 3, 1), activation, Conv2d(filters), activation, Conv2d(filters)]
+  return nn.Sequential(layers)
+
+
+def hyper_synthesis(latents: int) -> nn.Sequential:
+  """Side information to 2 `latents` parameters of the mean-scale hyperprior and what follows it."""
+  between = latents * 3 // 2
+  layers = [Deconv2d(latents), nn.leaky_relu, Deconv2d(between), nn.leaky_relu]
+  return nn.Sequential([*layers, Conv2d(2 * latents, 3, 1)])
+
+
+def small_hyper_analysis(filters: int) -> nn.Sequential:
+  """Latents to side information in 3x3 convolutions, for the residual transforms."""
+  layers = []
+  for stride in (1, 1, 2, 1):
+    layers += [Conv2d(filters, 3, stride), nn.leaky_relu]
+  return nn.Sequential([*layers, Conv2d(filters, 3, 2)])
+
+
+def small_hyper_synthesis(filters: int) -> nn.Sequential:
+  """Side information to 2 `filters` parameters in 3x3 convolutions."""
+  n, act = filters, nn.leaky_relu
+  layers = [Conv2d(n, 3, 1), act, Subpixel(n), act, Conv2d(n * 3 // 2, 3, 1), act]
+  return nn.Sequential([*layers, Subpixel(n * 3 // 2), act, Conv2d(2 * n, 3, 1)])
+
+
+def entropy_parameters(latents: int) -> nn.Sequential:
+  """Parameters from those of side information and context, each place alone."""
+  act = nn.leaky_relu
+  layers = [Conv2d(latents * 10 // 3, 1, 1), act, Conv2d(latents * 8 // 3, 1, 1), act]
+  return nn.Sequential([*layers, Conv2d(2 * latents, 1, 1)])

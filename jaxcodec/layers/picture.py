@@ -1,0 +1,137 @@
+"""Layers of picture codecs: convolutions, and the blocks that systems share. x is [B, H, W, C].
+
+Source of the blocks: Cheng et al., https://arxiv.org/abs/2001.01568; He et al.,
+https://arxiv.org/abs/2203.10886; compressai/layers/layers.py of CompressAI.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcodec import functional as F
+from jaxcodec.layers.gdn import GDN
+
+
+class Conv2d(nn.Module):
+  """Convolution with zeros around the picture.
+
+  Attributes:
+    features: output channels.
+    kernel_size: odd.
+    stride: input steps per output step.
+    use_bias: whether a bias is added.
+    mask: of a kernel's size, gives the taps that count; None for all.
+  """
+
+  features: int
+  kernel_size: int = 5
+  stride: int = 2
+  use_bias: bool = True
+  mask: Callable[[int], np.ndarray] | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    size = self.kernel_size
+    shape = (size, size, x.shape[-1], self.features)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+    if self.mask is not None:
+      kernel = kernel * self.mask(size)
+    return F.conv2d(x, kernel, bias, stride=self.stride)
+
+
+class Deconv2d(nn.Module):
+  """Transposed convolution to `stride` times the size; attributes as of `Conv2d`."""
+
+  features: int
+  kernel_size: int = 5
+  stride: int = 2
+
+  @nn.compact
+  def __call__(self, x):
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+    # Each output meets 1 / stride^2 of the taps; the fan counts all of them.
+    init = nn.initializers.variance_scaling(self.stride**2, "fan_in", "truncated_normal")
+    kernel = self.param("transposed_kernel", init, shape)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    return F.conv2d_transpose(x, kernel, bias, stride=self.stride)
+
+
+class Subpixel(nn.Module):
+  """A 3x3 convolution to four times the channels, which become twice the height and width."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    return F.depth_to_space(Conv2d(4 * self.features, 3, 1, name="shuffled")(x), 2)
+
+
+class ResidualBlock(nn.Module):
+  """Two 3x3 convolutions beside the identity."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.leaky_relu(Conv2d(self.features, 3, 1, name="conv1")(x))
+    return x + nn.leaky_relu(Conv2d(self.features, 3, 1, name="conv2")(y))
+
+
+class ResidualDown(nn.Module):
+  """`ResidualBlock` to half the size, with GDN."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.leaky_relu(Conv2d(self.features, 3, 2, name="conv1")(x))
+    y = GDN(name="gdn")(Conv2d(self.features, 3, 1, name="conv2")(y))
+    return y + Conv2d(self.features, 1, 2, name="skip")(x)
+
+
+class ResidualUp(nn.Module):
+  """`ResidualBlock` to twice the size, with inverse GDN."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.leaky_relu(Subpixel(self.features, name="subpel_conv")(x))
+    y = GDN(inverse=True, name="igdn")(Conv2d(self.features, 3, 1, name="conv")(y))
+    return y + Subpixel(self.features, name="upsample")(x)
+
+
+class Bottleneck(nn.Module):
+  """A 3x3 convolution between two 1x1 at half the channels, beside the identity."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.relu(Conv2d(self.features // 2, 1, 1, name="conv1")(x))
+    y = nn.relu(Conv2d(self.features // 2, 3, 1, name="conv2")(y))
+    return x + Conv2d(self.features, 1, 1, name="conv3")(y)
+
+
+class Attention(nn.Module):
+  """A trunk times a gate of sigmoids, beside the identity."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x):
+    trunk = gate = x
+    for i in range(3):
+      trunk = nn.relu(Bottleneck(self.features, name=f"trunk_{i}")(trunk))
+      gate = nn.relu(Bottleneck(self.features, name=f"gate_{i}")(gate))
+    gate = Conv2d(self.features, 1, 1, name="gate_out")(gate)
+    return x + trunk * jax.nn.sigmoid(gate)
+
+
+def split(parameters):
+  """Scales and means, the halves of the channels."""
+  return jnp.split(parameters, 2, axis=-1)

@@ -1,0 +1,53 @@
+"""Weights of CompressAI's picture codecs, drawn the same under any version of NumPy."""
+
+import math
+
+import numpy as np
+
+# What a state dict holds beside weights.
+BUFFERS = (
+  *("pedestal", "bound", "target", "mask", "scale_table", "scale_bound"),
+  *("_offset", "_quantized_cdf", "_cdf_length"),
+)
+
+
+def is_buffer(name: str) -> bool:
+  return name.split(".")[-1] in BUFFERS
+
+
+def draw(names_and_shapes: dict[str, list[int]], seed: int = 0) -> dict[str, np.ndarray]:
+  """An array for each name, about as large as trained ones are; zeros for buffers."""
+  words = np.random.PCG64(seed)
+  arrays = {}
+  for name, shape in names_and_shapes.items():
+    if is_buffer(name):
+      arrays[name] = np.zeros(shape, np.float32)
+      continue
+    raw = words.random_raw(math.prod(shape)) >> np.uint64(40)
+    u = raw.astype(np.float64).reshape(shape) / 2**23 - 1  # In [-1, 1).
+    arrays[name] = _of_size(name, u).astype(np.float32)
+  return arrays
+
+
+def _of_size(name: str, u: np.ndarray) -> np.ndarray:
+  if name.endswith(".beta"):
+    return 1 + 0.3 * u
+  if name.endswith(".gamma"):
+    return 0.15 * (1 + u)
+  if name.endswith("quantiles"):
+    return np.array([-10, 0, 10]) + 0.4 * u
+  if ".matrices." in name:
+    return math.log(math.expm1(10**-0.2 / u.shape[1])) + 0.3 * u
+  if ".biases." in name or ".factors." in name:
+    return 0.4 * u
+  if name.endswith("bias"):
+    # Scales, the first half of the parameters, as wide as the latents: else most of these would
+    # lie so far out that their likelihoods have no digits in common between two float32 programs.
+    last = name.endswith(("h_s.4.bias", "entropy_parameters.4.bias"))
+    return 0.2 * u + 4 * last * (np.arange(len(u)) < len(u) / 2)
+  gain = {"g_a": 1.5, "g_s": 0.6, "entropy_parameters": 0.7}.get(name.split(".")[0], 1.2)
+  if name == "g_a.6.weight":
+    gain = 4.0
+  if name.split(".")[-2] in ("conv2", "conv3") or ".conv.4." in name:
+    gain = 0.3  # What is added to an identity.
+  return gain * u * math.sqrt(3 / math.prod(u.shape[1:]))

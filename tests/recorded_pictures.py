@@ -1,0 +1,39 @@
+"""Picture codecs at the drawn weights of `recorded/make_image.py`."""
+
+import functools
+import json
+import pathlib
+import re
+
+import numpy as np
+from drawn_weights import draw
+
+from jaxcodec.hub import compressai
+from jaxcodec.hub.checkpoint import Tensors
+from jaxcodec.image.channelwise import ChannelWise
+from jaxcodec.image.checkerboard import Checkerboard
+from jaxcodec.image.latent_codec import LatentCodec, latent_codec
+
+PATH = pathlib.Path(__file__).parent / "recorded" / "image.npz"
+RECORDED = dict(np.load(PATH))
+
+
+def read(case: str):
+  """Module and parameters of a case."""
+  arrays = draw(json.loads(str(RECORDED[f"{case}/weights"])))
+  if case not in ("channelwise", "checkerboard"):  # CompressAI has no files of these two.
+    return compressai.read_compressai(Tensors(PATH, arrays), arrays)
+  module = Checkerboard(filters=8, latents=12)
+  if case == "channelwise":
+    module = ChannelWise(filters=8, latents=12, slices=3, max_support=2, widths=(10, 9))
+    arrays = {re.sub(r"^(means|scales|residuals)\.", r"\1_", name): x for name, x in arrays.items()}
+  tensors = Tensors(PATH, arrays)
+  for name in arrays:
+    if compressai.is_buffer(name):
+      tensors.ignore(name)
+  return module, compressai.read_params(module, tensors)
+
+
+@functools.cache
+def codec(case: str) -> LatentCodec:
+  return latent_codec(*read(case), name=case)
