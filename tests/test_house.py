@@ -18,7 +18,7 @@ LAYERS = (
   ("jaxcodec.layers",),
   ("jaxcodec.encoders", "jaxcodec.bottlenecks", "jaxcodec.decoders", "jaxcodec.entropy"),
   ("jaxcodec.metrics",),
-  ("jaxcodec.audio",),
+  ("jaxcodec.audio", "jaxcodec.image"),
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
   ("jaxcodec.data",),

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcodec import atomic
-from jaxcodec.audio.sound_codec import SoundCodec
-from jaxcodec.codec import Codec
+from jaxcodec.codec import Codec, CodecModule
 from jaxcodec.errors import CodecError
 from jaxcodec.hub import native
 from jaxcodec.hub.checkpoint import read_config
@@ -20,7 +19,7 @@ _VERSION = 1
 _PRIOR_WEIGHT = 16.0  # Mean count of an entry in the tables that the entropy coder starts from.
 
 
-def claim(name: str, module: SoundCodec, workdir: pathlib.Path) -> None:
+def claim(name: str, module: CodecModule, workdir: pathlib.Path) -> None:
   """Makes `workdir` the run of a codec, or finds that it is.
 
   Raises:

@@ -52,8 +52,7 @@ def first_bad_layer(params, batch, config: Train) -> str | None:
       return y
 
     def parts(codec):
-      z, _ = codec.encoder(x)
-      return codec.decoder(codec.quantizer(z).z)
+      return codec.signal(codec.quantizer(codec.latents(x)).z)
 
     with nn.intercept_methods(watch):
       config.codec.apply({"params": params}, method=parts)

@@ -163,7 +163,7 @@ def _with_kmeans(state: TrainState, key, data, step: int, place, config: Train) 
   @jax.jit
   def encode(params, batch):
     x, segments = batch if isinstance(batch, Packed) else (batch, None)
-    z, _ = config.codec.apply({"params": params}, x, method=lambda codec, x: codec.encoder(x))
+    z = config.codec.apply({"params": params}, x, method="latents")
     if segments is not None:
       # k-means passes over what is not finite.
       z = jnp.where(segments[..., None] > 0, z, jnp.nan)

@@ -28,8 +28,9 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
 
   Args:
     state: what `init_state` or the last step gave; may be donated.
-    batch: float32 `[B, T, C]`, T a multiple of the hop length, or `data.sound.Packed` of it, whose
-      frames without a clip count in no loss of the bottleneck and in no codebook.
+    batch: float32, sound `[B, T, C]` with T a multiple of the hop length, pictures `[B, H, W, C]`,
+      or `data.sound.Packed` sound, whose frames without a clip count in no loss of the bottleneck
+      and in no codebook.
     key: of the run; what is drawn in a step follows from it and `state.step`.
     config: static.
 
@@ -192,12 +193,12 @@ def _gradients(state: TrainState, batch, key, config: Train) -> tuple[dict, dict
 def _forward(params, *, x, key, step, config: Train, segments=None):
   """`((y, weighted loss of the bottleneck), aux)` of a batch x; `segments` as of `Packed`."""
   quantization, weights = config.quantization, config.losses
-  num_active = None
+  active = {}
   # Drawn at once: every draw is a long program of its own to compile.
   draw, passing = jax.random.uniform(key, (2, x.shape[0]))
   if quantization.active_choices:
     choices = jnp.asarray(quantization.active_choices)
-    num_active = choices[(draw * len(choices)).astype(jnp.int32)]
+    active["num_active"] = choices[(draw * len(choices)).astype(jnp.int32)]
   passes = (passing < quantization.pass_share) | (step < quantization.start_step)
   dtype = config.compute_dtype
   halves = {name: params[name] for name in ("encoder", "decoder")}
@@ -206,16 +207,16 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
   exists = None if segments is None else segments > 0
 
   def run(codec):
-    z, _ = codec.encoder(x.astype(dtype))
-    quantized = codec.quantizer(z, exists, num_active=num_active)
-    z_q = jnp.where(passes[:, None, None], z, quantized.z.astype(dtype))
-    y, _ = codec.decoder(z_q)
-    return z, y.astype(jnp.float32), quantized
+    z = codec.latents(x.astype(dtype))
+    quantized = codec.quantizer(z, exists, **active)
+    z_q = jnp.where(passes.reshape(-1, *(1,) * (z.ndim - 1)), z, quantized.z.astype(dtype))
+    return z, codec.signal(z_q).astype(jnp.float32), quantized
 
   with rematerialized(config.remat):
     z, y, quantized = config.codec.apply({"params": params}, method=run)
-  # DAC's decoder lacks samples at the end where a stride is odd.
-  y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
+  if y.shape != x.shape:
+    # DAC's decoder lacks samples at the end where a stride is odd.
+    y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
   if exists is not None:
     y = jnp.where(jnp.repeat(exists, config.codec.hop_length, axis=1)[..., None], y, 0)
   # A bottleneck that is not in use yet must not pull the encoder to codebooks that mean nothing.
@@ -284,12 +285,12 @@ def _judged(state: TrainState, x, y, config: Train):
 
 def _output_terms(y, *, x, judge, config: Train) -> dict[str, jax.Array]:
   """The losses of the decoded signal that have a weight, by name."""
-  weights, rate = config.losses, config.codec.sample_rate
+  weights = config.losses
   found = {
     "l1": lambda: losses.l1(x, y),
     "l2": lambda: losses.l2(x, y),
     "wave": lambda: losses.relative_error(x, y),
-    "mel": lambda: losses.mel_loss(x, y, rate, weights.mel_scales),
+    "mel": lambda: losses.mel_loss(x, y, config.codec.sample_rate, weights.mel_scales),
     "stft": lambda: losses.stft_loss(x, y),
   }
   wanted = output_terms(config)
