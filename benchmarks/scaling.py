@@ -28,6 +28,7 @@ SLICES = {
 def measured(config, name: str, quick: bool) -> dict:
   """A slice's figures for the table; `error` in their place if the step does not fit."""
   from jaxcodec.training import sizing, topology
+  from jaxcodec.training.collectives import seconds
 
   start = time.perf_counter()
   place = topology.slice_of(name)
@@ -43,8 +44,7 @@ def measured(config, name: str, quick: bool) -> dict:
     "milliseconds": 1e3 * found.seconds,
     "communication": found.communication,
     "examples": config.batch_size / found.seconds / len(place.devices),
-    "sent": sum(one.num_bytes for one in found.sent),
-    "calls": sum(one.calls for one in found.sent),
+    "sent": [(*one, 1e3 * seconds(one, place)) for one in found.sent],
     "compile_seconds": time.perf_counter() - start,
   }
 

@@ -1,6 +1,6 @@
 """Compiles a configuration's step for a TPU slice on a machine without TPUs, and says if it fits.
 
-Command: python -m launch.compile_check --config configs/X.py --topology v5e:16x16 \
+Command: python -m launch.compile_check --config configs/X.py --topology v5e:16x16 \\
   [--set a.b=c ...] [--quick]
 
 Needs `jax[tpu]`, which brings the TPU compiler. Exit status 1 says that the step does not fit, with
@@ -36,11 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # The compiler needs no accelerator, and must not wait for one.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from jaxcodec.training import loop, sizing, topology
+    from jaxcodec.training import sizing, tasks, topology
     from launch import settings
 
     config = settings.changed(settings.load(options.config), options.set)
-    loop.check(config)
+    tasks.check(config)
     place = topology.slice_of(options.topology)
     try:
       found = sizing.report(config, place, quick=options.quick)

@@ -20,7 +20,7 @@ _SECONDS = 4.0  # Of sound, at most, that are shown.
 
 
 def show(
-  log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, config: Train, mesh: Mesh
+  log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, mesh: Mesh, config: Train
 ) -> None:
   """Writes the first row of a batch and what the averaged weights make of it.
 

@@ -14,8 +14,8 @@ import jax
 
 from jaxcodec.training import operations, sharding, topology
 from jaxcodec.training.collectives import Collective, collectives, seconds
-from jaxcodec.training.config import Train
 from jaxcodec.training.placed import arguments, placed_step
+from jaxcodec.training.tasks import Run
 
 
 class TooLarge(Exception):
@@ -66,7 +66,7 @@ class Report:
     return self.communication_seconds / self.seconds
 
 
-def report(config: Train, place: topology.Slice, *, quick: bool = False) -> Report:
+def report(config: Run, place: topology.Slice, *, quick: bool = False) -> Report:
   """Compiles the step of `config`; `quick` as of `topology.compiled`.
 
   Raises:
@@ -112,7 +112,7 @@ def report(config: Train, place: topology.Slice, *, quick: bool = False) -> Repo
   )
 
 
-def remedies(config: Train, chips: int) -> Iterator[tuple[str, Train]]:
+def remedies(config: Run, chips: int) -> Iterator[tuple[str, Run]]:
   """Settings, as `--set` takes them, that make a step smaller: the cheapest first."""
   settings: list[str] = []
   if not config.remat:
@@ -133,7 +133,7 @@ def remedies(config: Train, chips: int) -> Iterator[tuple[str, Train]]:
 
 
 def smaller(
-  config: Train, place: topology.Slice, *, quick: bool = False
+  config: Run, place: topology.Slice, *, quick: bool = False
 ) -> tuple[str, Report] | None:
   """The first of `remedies` with which the step fits, and its report."""
   for setting, changed in remedies(config, len(place.devices)):

@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
   optimizer: Any
   average: Any
   ema: Any
-  usage: jax.Array
+  usage: Any
   discriminators: Any
   discriminator_optimizer: Any
   balancer: Any

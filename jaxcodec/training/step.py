@@ -40,12 +40,21 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
   """
   key = jax.random.fold_in(key, state.step)
   gradients, found = _accumulated(state, batch, key, config)
+  new = _updated(state, gradients, found, key, config)
+  metrics = found["metrics"] | {
+    "objective": found["objective"],
+    "gradient_norm": optax.tree.norm(gradients["codec"]),
+  }
+  return settled(state, new, gradients, found["losses"], metrics)
+
+
+def settled(state: TrainState, new: TrainState, gradients, terms, metrics):
+  """`(state, metrics)` at a step's end: `new` if all numbers are finite, else the old state."""
   finite = {
     "gradients": [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)],
-    "losses": {name: jnp.isfinite(value) for name, value in found["losses"].items()},
+    "losses": {name: jnp.isfinite(value) for name, value in terms.items()},
   }
   good = jnp.stack(jax.tree.leaves(finite)).all()
-  new = _updated(state, gradients, found, key, config)
   new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
   bad = (~good).astype(jnp.int32)
   new = new._replace(
@@ -53,14 +62,19 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
     skipped=state.skipped + bad,
     skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
   )
-  metrics = found["losses"] | found["metrics"]
+  metrics = terms | metrics
   metrics |= {
-    "objective": found["objective"],
-    "gradient_norm": optax.tree.norm(gradients["codec"]),
     "skipped": new.skipped.astype(jnp.float32),
     "skipped_in_row": new.skipped_in_row.astype(jnp.float32),
   }
   return new, metrics | {"finite": finite}
+
+
+def averaged(state: TrainState, params, most: float):
+  """The moving averages with new parameters in them, decaying by `most` and less at first."""
+  # Short runs must not be left with what they began from.
+  decay = jnp.minimum(most, (1 + state.step) / (10 + state.step))
+  return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.average, params)
 
 
 def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
@@ -80,9 +94,7 @@ def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
       written = _restarted(written, state, found, jax.random.fold_in(key, 1), config)
     codebooks, ema = written
     params = codebooks_lib.write(config, params, codebooks)
-  # Short runs must not be left with what they began from.
-  decay = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step))
-  average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.average, params)
+  average = averaged(state, params, config.average_decay)
   if quantization.decay:
     # They are averages already.
     average = codebooks_lib.write(config, average, codebooks)
