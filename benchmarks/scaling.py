@@ -25,15 +25,16 @@ SLICES = {
 }
 
 
-def measured(config, name: str) -> dict:
+def measured(config, name: str, quick: bool) -> dict:
   """A slice's figures for the table; `error` in their place if the step does not fit."""
   from jaxcodec.training import sizing, topology
+  from jaxcodec.training.collectives import seconds
 
   start = time.perf_counter()
   place = topology.slice_of(name)
   row = {"slice": name, "chips": len(place.devices), "batch": config.batch_size}
   try:
-    found = sizing.report(config, place)
+    found = sizing.report(config, place, quick=quick)
   except sizing.TooLarge as error:
     return row | {"error": str(error)}
   return row | {
@@ -43,8 +44,7 @@ def measured(config, name: str) -> dict:
     "milliseconds": 1e3 * found.seconds,
     "communication": found.communication,
     "examples": config.batch_size / found.seconds / len(place.devices),
-    "sent": sum(one.num_bytes for one in found.sent),
-    "calls": sum(one.calls for one in found.sent),
+    "sent": [(*one, 1e3 * seconds(one, place)) for one in found.sent],
     "compile_seconds": time.perf_counter() - start,
   }
 
@@ -74,6 +74,7 @@ def main() -> int:
   parser.add_argument("--rows", type=int, default=1, help="on each chip: weak scaling")
   parser.add_argument("--batch", type=int, help="in all: strong scaling")
   parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+  parser.add_argument("--quick", action="store_true", help="as of launch.compile_check")
   parser.add_argument("--save", type=pathlib.Path)
   options = parser.parse_args()
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -85,7 +86,7 @@ def main() -> int:
   for chips in options.chips:
     batch = options.batch or options.rows * chips
     sized = dataclasses.replace(config, batch_size=batch)
-    rows.append(measured(sized, f"{options.chip}:{SLICES[options.chip][chips]}"))
+    rows.append(measured(sized, f"{options.chip}:{SLICES[options.chip][chips]}", options.quick))
     print(f"{rows[-1]}", file=sys.stderr, flush=True)
     if options.save is not None:
       with options.save.open("a") as file:

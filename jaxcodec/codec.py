@@ -15,6 +15,9 @@ from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.entropy.learned import LearnedPrior
 from jaxcodec.fingerprint import digest
+from jaxcodec.image.vqgan import Vqgan
+
+CodecModule = SoundCodec | Vqgan
 
 
 @jax.tree_util.register_dataclass

@@ -11,14 +11,14 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxcodec.training.config import Train
+from jaxcodec.training.tasks import Run
 
 
-def load(path: pathlib.Path, function: str = "get_config") -> Train:
+def load(path: pathlib.Path, function: str = "get_config") -> Run:
   """What `get_config()` of a file returns.
 
   Raises:
-    ValueError: if there is no such file or function, or it does not give a `Train`.
+    ValueError: if there is no such file or function, or it gives neither `Train` nor `TrainCodes`.
   """
   if not path.is_file():
     raise ValueError(f"no configuration {path}")
@@ -31,12 +31,14 @@ def load(path: pathlib.Path, function: str = "get_config") -> Train:
     config = getattr(module, function)()
   except Exception as error:  # Of any kind: the file is the user's program.
     raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
-  if not isinstance(config, Train):
-    raise ValueError(f"{path}: {function}() gives a {type(config).__name__}, not a Train")
+  if not isinstance(config, Run):
+    raise ValueError(
+      f"{path}: {function}() gives a {type(config).__name__}, not a Train or TrainCodes"
+    )
   return config
 
 
-def changed(config: Train, settings: list[str]) -> Train:
+def changed(config: Run, settings: list[str]) -> Run:
   """`config` with fields replaced, each given as `a.b.c=value`.
 
   Raises:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def draw_params(module, x, seed=0):
-  """What `module.init` would make, drawn by NumPy, as compiling `init` takes seconds.
+def draw_params(module, *inputs, seed=0):
+  """What `module.init` would make of inputs, drawn by NumPy, as compiling `init` takes seconds.
 
   No bias is zero and no scale trivial.
   """
@@ -20,6 +20,6 @@ def draw_params(module, x, seed=0):
       return 0.1 * spread + (name in ("alpha", "scale"))
     return spread * np.prod(leaf.shape[:-1]) ** -0.5
 
-  shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
   drawn = jax.tree_util.tree_map_with_path(draw, shapes)
   return jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), drawn, shapes)

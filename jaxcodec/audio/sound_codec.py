@@ -36,6 +36,11 @@ class SoundCodec(nn.Module):
     raise NotImplementedError
 
   @property
+  def smallest(self) -> tuple[int, ...]:
+    """Shape of the shortest signal, a frame of samples."""
+    return self.hop_length, self.channels
+
+  @property
   def codebook_sizes(self) -> tuple[int, ...]:
     """Entries of each codebook at the highest rate."""
     return (self.codebook_size,) * self.num_codebooks
@@ -96,6 +101,14 @@ class SoundCodec(nn.Module):
   def __call__(self, x):
     """[B, T, C] -> [B, T, C] through all codebooks; creates every parameter."""
     return self.decode(self.encode(x, len(self.codebook_sizes)))[:, : x.shape[1]]
+
+  def latents(self, x):
+    """What the quantizer is given for a whole signal, [B, F, D]; nothing is padded."""
+    return self.encoder(x)[0]
+
+  def signal(self, z):
+    """[B, F, D] -> [B, T, C], as the decoder gives it."""
+    return self.decoder(z)[0]
 
   def encode(self, x, num_codebooks: int, length=None) -> Any:
     """Codes of a whole signal [B, T, C], each row of its own `length` [B] if that is given."""

@@ -36,6 +36,11 @@ class VQ(nn.Module):
   def codebook_sizes(self) -> tuple[int, ...]:
     return (self.codebook_size,)
 
+  @property
+  def codebook_paths(self) -> tuple[tuple[str, ...], ...]:
+    """Where moving averages write among the parameters."""
+    return (("codebooks",),)
+
   def setup(self):
     F.check_positive(codebook_size=self.codebook_size, features=self.features)
     shape = (1, self.codebook_size, self.features)

@@ -9,7 +9,7 @@ import os
 import pathlib
 import tarfile
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxcodec.errors import CodecError
 
@@ -94,8 +94,12 @@ class Prepared(Sequence[File]):
     if not 0 <= index < len(self):
       # The end of an iteration, which the reader would call a ValueError.
       raise IndexError(index)
-    record = self._records[index]
+    record = self.record(index)
     return File(_text(record["name"]), bytes(record["data"]))
+
+  def record(self, index: int) -> dict[str, Any]:
+    """An example's features by name."""
+    return self._records[index]
 
 
 def _text(value) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,18 +14,53 @@ def stft(x, window_length: int, hop_length: int):
     complex `[..., frames, window_length // 2 + 1]`, without padding: frames is
     `1 + (T - window_length) // hop_length`.
   """
-  frames = 1 + (x.shape[-1] - window_length) // hop_length
-  hann = np.hanning(window_length + 1)[:-1]
-  window = jnp.asarray(hann / np.sqrt(np.sum(hann**2)), x.dtype)
   if window_length % hop_length:
+    frames = 1 + (x.shape[-1] - window_length) // hop_length
     starts = hop_length * np.arange(frames)[:, None]
+    window = jnp.asarray(_window(window_length), x.dtype)
     return jnp.fft.rfft(x[..., starts + np.arange(window_length)] * window)
-  # The same by slices: the gradient of a gather is a scatter, which is slow on every platform.
+  # The TPU's compiler takes minutes for the FFTs of one loss.
+  return jax.lax.platform_dependent(
+    x,
+    tpu=functools.partial(stft_by_convolution, window_length=window_length, hop_length=hop_length),
+    default=functools.partial(_by_fft, window_length=window_length, hop_length=hop_length),
+  )
+
+
+def _by_fft(x, window_length: int, hop_length: int):
+  frames = 1 + (x.shape[-1] - window_length) // hop_length
+  # By slices: the gradient of a gather is a scatter, which is slow on every platform.
   parts = window_length // hop_length
   blocks = x[..., : (frames + parts - 1) * hop_length]
   blocks = blocks.reshape(*x.shape[:-1], frames + parts - 1, hop_length)
   framed = jnp.concatenate([blocks[..., i : i + frames, :] for i in range(parts)], axis=-1)
-  return jnp.fft.rfft(framed * window)
+  return jnp.fft.rfft(framed * jnp.asarray(_window(window_length), x.dtype))
+
+
+def stft_by_convolution(x, window_length: int, hop_length: int):
+  """`stft` as a convolution with windowed waves; `hop_length` divides `window_length`."""
+  parts, bins = window_length // hop_length, window_length // 2 + 1
+  steps = x.shape[-1] // hop_length
+  blocks = x[..., : steps * hop_length].reshape(-1, steps, hop_length)
+  # The angle's whole turns are dropped while numbers are exact.
+  turns = np.outer(np.arange(window_length), np.arange(bins)) % window_length
+  waves = np.exp(-2j * np.pi / window_length * turns) * _window(window_length)[:, None]
+  kernel = np.concatenate([waves.real, waves.imag], axis=1).reshape(parts, hop_length, 2 * bins)
+  y = jax.lax.conv_general_dilated(
+    blocks,
+    jnp.asarray(kernel, x.dtype),
+    (1,),
+    "VALID",
+    dimension_numbers=("NWC", "WIO", "NWC"),
+    precision="highest",
+  )
+  y = y.reshape(*x.shape[:-1], *y.shape[1:])
+  return jax.lax.complex(y[..., :bins], y[..., bins:])
+
+
+def _window(length: int) -> np.ndarray:
+  hann = np.hanning(length + 1)[:-1]
+  return hann / np.sqrt(np.sum(hann**2))
 
 
 def stft_magnitude(x, window_length: int, hop_length: int):

@@ -18,22 +18,23 @@ from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.lyra import Lyra
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.audio.mimi import Mimi
-from jaxcodec.audio.sound_codec import SoundCodec
-from jaxcodec.codec import Codec
+from jaxcodec.codec import Codec, CodecModule
 from jaxcodec.errors import CodecError
 from jaxcodec.fingerprint import module_config
 from jaxcodec.hub import learned_prior, orbax as orbax_lib, picture
 from jaxcodec.hub.checkpoint import Tensors, built, read_config
 from jaxcodec.image.latent_codec import LatentCodec
+from jaxcodec.image.vqgan import Vqgan
 
 _FORMAT = "jaxcodec"
 _VERSION = 1
-_SYSTEMS: dict[str, type[SoundCodec]] = {
+_SYSTEMS: dict[str, type[CodecModule]] = {
   "dac": Dac,
   "encodec": Encodec,
   "lyra": Lyra,
   "lyra-exact": LyraExact,
   "mimi": Mimi,
+  "vqgan": Vqgan,
 }
 
 
@@ -116,13 +117,13 @@ def load_file(path: pathlib.Path) -> Codec:
   return Codec(module=module, params=params, prior=prior, name=name)
 
 
-def description(name: str, module: SoundCodec) -> dict[str, Any]:
+def description(name: str, module: CodecModule) -> dict[str, Any]:
   """What rebuilds a codec's module, as JSON values; `described` reads it."""
   system = next(system for system, cls in _SYSTEMS.items() if type(module) is cls)
   return {"name": name, "system": system, "module": module_config(module)}
 
 
-def described(config: dict[str, Any], path: pathlib.Path) -> tuple[str, SoundCodec, Any]:
+def described(config: dict[str, Any], path: pathlib.Path) -> tuple[str, Any, Any]:
   """A codec's name, its module and the shapes of its parameters.
 
   Raises:
@@ -133,14 +134,14 @@ def described(config: dict[str, Any], path: pathlib.Path) -> tuple[str, SoundCod
     if system not in _SYSTEMS:
       raise CodecError(f"{path} holds a codec of an unknown system, {system!r}")
     module = built(_SYSTEMS[system], fields)
-    example = jax.ShapeDtypeStruct((1, module.hop_length, module.channels), jnp.float32)
+    example = jax.ShapeDtypeStruct((1, *module.smallest), jnp.float32)
     return name, module, jax.eval_shape(module.init, jax.random.key(0), example)["params"]
   except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
     path = path / "config.json" if path.is_dir() else path
     raise CodecError(f"{path} does not describe a codec: {error}") from None
 
 
-def _prior_shape(module: SoundCodec) -> tuple[int, int]:
+def _prior_shape(module: CodecModule) -> tuple[int, int]:
   return len(module.codebook_sizes), max(module.codebook_sizes)
 
 
@@ -175,7 +176,7 @@ def _checked_description(config: dict[str, Any], path: pathlib.Path):
   return described(config, path)
 
 
-def _weights(module: SoundCodec, shapes, tensors: Tensors):
+def _weights(module: CodecModule, shapes, tensors: Tensors):
   """Parameters and prior, all that `tensors` may hold."""
   flat = {
     path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape, leaf.dtype))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcodec import atomic
-from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
 from jaxcodec.hub import native
@@ -20,13 +19,13 @@ _VERSION = 1
 _PRIOR_WEIGHT = 16.0  # Mean count of an entry in the tables that the entropy coder starts from.
 
 
-def claim(name: str, module: SoundCodec, workdir: pathlib.Path) -> None:
-  """Makes `workdir` the run of a codec, or finds that it is.
+def claim(description: dict[str, Any], workdir: pathlib.Path) -> None:
+  """Makes `workdir` the run of what is described, such as a codec, or finds that it is.
 
   Raises:
     CodecError: if it is the run of another codec.
   """
-  config = {"format": _FORMAT, "version": _VERSION} | native.description(name, module)
+  config = {"format": _FORMAT, "version": _VERSION} | description
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "config.json"
   if not path.exists():

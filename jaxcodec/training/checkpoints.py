@@ -9,14 +9,14 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from jaxcodec.errors import CodecError
-from jaxcodec.training.config import Train
 from jaxcodec.training.state import TrainState
+from jaxcodec.training.tasks import Run
 
 NAME = "checkpoints"
 
 
 @contextlib.contextmanager
-def opened(config: Train, workdir: pathlib.Path) -> Iterator[ocp.training.Checkpointer]:
+def opened(config: Run, workdir: pathlib.Path) -> Iterator[ocp.training.Checkpointer]:
   """The checkpoints of a run; waits at the end until what was begun is written."""
   policies = ocp.training.preservation_policies
   keep = [policies.LatestN(max(1, config.keep_last))]

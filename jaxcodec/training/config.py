@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 from jax.sharding import PartitionSpec as P
 
-from jaxcodec.audio.sound_codec import SoundCodec
+from jaxcodec.codec import CodecModule
 from jaxcodec.data.pictures import Pictures
 from jaxcodec.data.sound import Sound
 from jaxcodec.data.videos import Videos
@@ -227,7 +227,7 @@ class Train:
   """
 
   name: str
-  codec: SoundCodec
+  codec: CodecModule
   data: Sound | Pictures | Videos
   batch_size: int
   num_steps: int

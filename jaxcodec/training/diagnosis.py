@@ -1,5 +1,7 @@
 """Why a run's numbers are no longer finite: which loss, which gradients, which layer."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,22 +20,25 @@ def diagnose(state: TrainState, batch, finite, config: Train) -> str:
   batch = batch.x if isinstance(batch, Packed) else batch
   if not bool(jnp.isfinite(batch).all()):
     return "the batch itself holds numbers that are not finite"
-  parts = []
-  bad_losses = [name for name, good in finite["losses"].items() if not bool(good)]
-  if bad_losses:
-    parts.append(f"loss {', '.join(sorted(bad_losses))}")
   layer = first_bad_layer(state.params, batch, config)
-  if layer:
-    parts.append(f"first layer whose output is not finite: {layer}")
+  parts = [f"first layer whose output is not finite: {layer}"] if layer else []
   wanted = {"codec": state.params}
   if config.adversary is not None:
     wanted["discriminators"] = state.discriminators
+  return bad_numbers(wanted, finite, parts)
+
+
+def bad_numbers(wanted, finite, parts: Sequence[str] = ()) -> str:
+  """Which losses, `parts` of what was found else, and which gradients of `wanted`, in one line."""
+  bad_losses = [name for name, good in finite["losses"].items() if not bool(good)]
+  lines = [f"loss {', '.join(sorted(bad_losses))}"] if bad_losses else []
+  lines += parts
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(wanted)]
   named = zip(paths, finite["gradients"], strict=True)
   bad = [jax.tree_util.keystr(p, simple=True, separator="/") for p, good in named if not bool(good)]
   if bad:
-    parts.append(f"{len(bad)} of {len(paths)} gradients, as of {bad[0]}")
-  return "; ".join(parts) or "no loss and no gradient: the state itself was not finite"
+    lines.append(f"{len(bad)} of {len(paths)} gradients, as of {bad[0]}")
+  return "; ".join(lines) or "no loss and no gradient: the state itself was not finite"
 
 
 def first_bad_layer(params, batch, config: Train) -> str | None:
@@ -52,8 +57,7 @@ def first_bad_layer(params, batch, config: Train) -> str | None:
       return y
 
     def parts(codec):
-      z, _ = codec.encoder(x)
-      return codec.decoder(codec.quantizer(z).z)
+      return codec.signal(codec.quantizer(codec.latents(x)).z)
 
     with nn.intercept_methods(watch):
       config.codec.apply({"params": params}, method=parts)

@@ -9,22 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxcodec.data import pipeline
-from jaxcodec.data.sound import Packed
 from jaxcodec.errors import CodecError
 from jaxcodec.hub import run as run_files
-from jaxcodec.training import checkpoints, codebooks, diagnosis, samples, sharding, watch
-from jaxcodec.training.config import Train
+from jaxcodec.training import checkpoints, sharding, tasks, watch
 from jaxcodec.training.placed import placed_step
-from jaxcodec.training.state import TrainState, output_terms
+from jaxcodec.training.state import TrainState
+from jaxcodec.training.tasks import Run
 
 
 def run(
-  config: Train,
+  config: Run,
   workdir: pathlib.Path,
   *,
   profile: bool = False,
@@ -48,18 +46,19 @@ def run(
   """
   mesh = sharding.make_mesh(config.mesh, devices)
   sharding.check_batch(config.batch_size, config.accumulate, mesh)
-  check(config)
+  tasks.check(config)
+  task = tasks.of(config)
   try:
     data = pipeline.dataset(
       config.data,
-      config.codec,
+      task.module,
       batch_size=config.batch_size,
       num_steps=config.num_steps,
       seed=config.seed,
       process=jax.process_index(),
       processes=jax.process_count(),
     )
-    run_files.claim(config.name, config.codec, workdir)
+    run_files.claim(task.description, workdir)
   except CodecError as error:
     raise ValueError(str(error)) from None
   key = jax.random.key(config.seed)
@@ -80,8 +79,7 @@ def run(
     with contextlib.ExitStack() as tracing, log:
       for step in range(first, config.num_steps):
         batch = following
-        if config.quantization.kmeans_batches and step == config.quantization.start_step:
-          state = _with_kmeans(state, key, data, step, place, config)
+        state = task.prepare(state, key, data, step, place)
         if profile and step == traced:
           tracing.enter_context(jax.profiler.trace(str(workdir / "profile")))
         state, metrics = step_fn(state, batch, key)
@@ -95,7 +93,7 @@ def run(
         done = step + 1
         log.step(done)
         if float(metrics["skipped_in_row"]) >= config.stop_after:
-          reason = diagnosis.diagnose(state, batch, finite, config)
+          reason = task.diagnose(state, batch, finite)
           raise CodecError(
             f"{config.stop_after} steps in a row were not finite, the last of them {done}: {reason}"
           )
@@ -103,39 +101,13 @@ def run(
         if done % config.log_every == 0 or last:
           log.write(done, {name: float(metrics[name]) for name in sorted(metrics)})
         if config.samples_every and (done % config.samples_every == 0 or last):
-          samples.show(log, state, batch, done, workdir, config, mesh)
+          task.show(log, state, batch, done, workdir, mesh)
         if done % config.save_every == 0 or last or stopping:
           checkpoints.save(checkpointer, done, state, _mean(objectives))
           objectives = []
         if stopping:
           break
   return state
-
-
-def check(config: Train) -> None:
-  """Raises ValueError for what contradicts itself, naming the fields."""
-  for name in ("batch_size", "num_steps", "accumulate", "stop_after", "save_every", "log_every"):
-    if getattr(config, name) < 1:
-      raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
-  quantization, weights = config.quantization, config.losses
-  if quantization.decay:
-    codebooks.paths(config)
-  elif not weights.codebook:
-    raise ValueError("quantization.decay=0 needs a weight for losses.codebook")
-  if quantization.kmeans_batches and not quantization.decay:
-    raise ValueError("quantization.kmeans_batches needs a quantization.decay")
-  most = len(config.codec.codebook_sizes)
-  if any(not 1 <= count <= most for count in quantization.active_choices):
-    raise ValueError(f"quantization.active_choices must lie within 1 and {most}")
-  terms = output_terms(config)
-  if not terms:
-    raise ValueError("no loss of the decoded signal has a weight: set losses.mel, .l1 or another")
-  if weights.perceptual and weights.perceptual_loss is None:
-    raise ValueError("losses.perceptual needs a losses.perceptual_loss")
-  if config.adversary is None and (weights.adversarial or weights.features):
-    raise ValueError("losses.adversarial and losses.features need an adversary")
-  if weights.adaptive and ("adversarial" not in terms or weights.balanced):
-    raise ValueError("losses.adaptive needs losses.adversarial, and no losses.balanced")
 
 
 def _mean(values: list[jax.Array]) -> float:
@@ -154,36 +126,6 @@ def _global(rows, mesh):
   """This process's rows as its part of the global batch."""
   place = functools.partial(jax.make_array_from_process_local_data, sharding.batch_sharding(mesh))
   return jax.tree.map(place, rows)
-
-
-def _with_kmeans(state: TrainState, key, data, step: int, place, config: Train) -> TrainState:
-  """Codebooks by k-means on the latents of this step's batch and of those after it."""
-  wanted = range(step, min(step + config.quantization.kmeans_batches, len(data)))
-
-  @jax.jit
-  def encode(params, batch):
-    x, segments = batch if isinstance(batch, Packed) else (batch, None)
-    z, _ = config.codec.apply({"params": params}, x, method=lambda codec, x: codec.encoder(x))
-    if segments is not None:
-      # k-means passes over what is not finite.
-      z = jnp.where(segments[..., None] > 0, z, jnp.nan)
-    # Batches may differ in length.
-    return z.reshape(-1, z.shape[-1])
-
-  @jax.jit
-  def start(params, average, z):
-    found, ema = codebooks.kmeans(config, params, jax.random.fold_in(key, 2**31 + step), z)
-    # Counts as of one batch: the moving averages go on from there.
-    share = 1 / len(wanted)
-    ema = jax.tree.map(lambda leaf: leaf * share, ema)
-    written = (codebooks.write(config, tree, found) for tree in (params, average))
-    return (*written, ema)
-
-  z = jnp.concatenate([encode(state.params, place(data[i])) for i in wanted])
-  params, average, ema = start(state.params, state.average, z)
-  new = state._replace(params=params, average=average, ema=ema)
-  # Placed as they were: the step is compiled for that.
-  return jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), new, state)
 
 
 class _Stop:

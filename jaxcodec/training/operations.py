@@ -7,10 +7,19 @@ import math
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def flops(jaxpr: core.Jaxpr) -> float:
-  """Of products and convolutions, two for each multiplication and addition."""
+  """Of products and convolutions, two for each multiplication and addition.
+
+  What no result depends on does not count, as XLA leaves it out.
+  """
+  needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return _total(needed)
+
+
+def _total(jaxpr: core.Jaxpr) -> float:
   return sum(_of(equation) for equation in jaxpr.eqns)
 
 
@@ -28,11 +37,11 @@ def _of(equation) -> float:
     return 2.0 * _size(equation.outvars[0]) * work
   if name == "dispatch":
     operands = (jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars)
-    return flops(jax.make_jaxpr(params["plain"])(*operands).jaxpr)
+    return _total(jax.make_jaxpr(params["plain"])(*operands).jaxpr)
   if name == "cond":
-    return max(flops(branch.jaxpr) for branch in params["branches"])
+    return max(_total(branch.jaxpr) for branch in params["branches"])
   times = params["length"] if name == "scan" else 1
-  return times * sum(flops(inner) for inner in _inner(params))
+  return times * sum(_total(inner) for inner in _inner(params))
 
 
 def _inner(params):

@@ -1,16 +1,14 @@
 """The step of a run as it is compiled: for a mesh, its state placed and donated."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-from jaxcodec.training import sharding
-from jaxcodec.training.config import Train
-from jaxcodec.training.state import TrainState, init_state
-from jaxcodec.training.step import train_step
+from jaxcodec.training import sharding, tasks
+from jaxcodec.training.state import TrainState
+from jaxcodec.training.tasks import Run
 
 
 class Placed(NamedTuple):
@@ -28,28 +26,29 @@ class Placed(NamedTuple):
   shardings: TrainState
 
 
-def placed_step(config: Train, mesh: jax.sharding.Mesh) -> Placed:
+def placed_step(config: Run, mesh: jax.sharding.Mesh) -> Placed:
   """The step of `config` on `mesh`."""
-  init = functools.partial(init_state, config=config)
-  shapes = jax.eval_shape(init, jax.random.key(config.seed))
+  task = tasks.of(config)
+  shapes = jax.eval_shape(task.init, jax.random.key(config.seed))
   shardings = sharding.state_shardings(shapes, mesh, config.mesh)
   step = jax.jit(
-    functools.partial(train_step, config=config),
+    task.step,
     donate_argnums=0,
     in_shardings=(shardings, sharding.batch_sharding(mesh), None),
     out_shardings=(shardings, None),
   )
-  return Placed(init, step, shapes, shardings)
+  return Placed(task.init, step, shapes, shardings)
 
 
-def arguments(config: Train, placed: Placed, mesh: jax.sharding.Mesh) -> tuple[Any, Any, Any]:
+def arguments(config: Run, placed: Placed, mesh: jax.sharding.Mesh) -> tuple[Any, Any, Any]:
   """Shapes and placements of what the step takes; nothing is made."""
   state = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
     placed.shapes,
     placed.shardings,
   )
-  rows = (config.batch_size, *config.data.shape(config.codec))
-  batch = jax.ShapeDtypeStruct(rows, "float32", sharding=sharding.batch_sharding(mesh))
+  task = tasks.of(config)
+  rows = (config.batch_size, *config.data.shape(task.module))
+  batch = jax.ShapeDtypeStruct(rows, task.dtype, sharding=sharding.batch_sharding(mesh))
   key = jax.eval_shape(jax.random.key, 0)
   return state, batch, jax.ShapeDtypeStruct((), key.dtype, sharding=NamedSharding(mesh, P()))

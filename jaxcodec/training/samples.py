@@ -1,4 +1,4 @@
-"""What a run sounds and looks like: decoded sounds, their spectrograms, and the use of codes."""
+"""What a run sounds and looks like: decoded signals, their spectrograms, and the use of codes."""
 
 import functools
 import pathlib
@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import soundfile
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from PIL import Image
 
+from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.data.sound import Packed
 from jaxcodec.functional import spectral
 from jaxcodec.training.config import Train
@@ -18,11 +20,11 @@ _SECONDS = 4.0  # Of sound, at most, that are shown.
 
 
 def show(
-  log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, config: Train, mesh: Mesh
+  log: Log, state: TrainState, batch, step: int, workdir: pathlib.Path, mesh: Mesh, config: Train
 ) -> None:
   """Writes the first row of a batch and what the averaged weights make of it.
 
-  Sounds go to `workdir/samples` and to TensorBoard, pictures to TensorBoard.
+  They go to `workdir/samples` and to TensorBoard, with spectrograms and the use of codes.
   """
   batch = batch.x if isinstance(batch, Packed) else batch
   # On every process, as each has a part of what the first one shows.
@@ -31,13 +33,27 @@ def show(
     return
   folder = workdir / "samples"
   folder.mkdir(exist_ok=True)
-  rate, x, y = config.codec.sample_rate, np.asarray(x), np.asarray(y)
-  for name, wave in (("original", x), ("decoded", y)):
-    wave = np.clip(wave, -1, 1)
-    soundfile.write(folder / f"{step:08}_{name}.wav", wave, rate)
-    log.sound(name, wave[:, 0], step, rate)
-  log.figure("spectrograms", _spectrograms(x[:, 0], y[:, 0], rate), step)
+  signals = {"original": np.asarray(x).clip(-1, 1), "decoded": np.asarray(y).clip(-1, 1)}
+  write = _write_sounds if isinstance(config.codec, SoundCodec) else _write_pictures
+  write(log, signals, step, folder / f"{step:08}", config)
   log.figure("codes", _usage(np.asarray(usage)), step)
+
+
+def _write_sounds(log: Log, signals, step: int, start: pathlib.Path, config: Train) -> None:
+  rate = config.codec.sample_rate
+  for name, wave in signals.items():
+    soundfile.write(f"{start}_{name}.wav", wave, rate)
+    log.sound(name, wave[:, 0], step, rate)
+  x, y = (wave[:, 0] for wave in signals.values())
+  log.figure("spectrograms", _spectrograms(x, y, rate), step)
+
+
+def _write_pictures(log: Log, signals, step: int, start: pathlib.Path, config: Train) -> None:
+  del config
+  for name, x in signals.items():
+    pixels = np.round(127.5 * (x + 1)).astype(np.uint8)
+    Image.fromarray(pixels.squeeze()).save(f"{start}_{name}.png")
+    log.picture(name, pixels, step)
 
 
 @functools.cache
@@ -45,7 +61,9 @@ def _decoded(config: Train, mesh: Mesh):
   """A function of weights, a batch and the use of codes: what of them is shown, on every device."""
 
   def decoded(params, batch, usage):
-    x = batch[:1, : int(_SECONDS * config.codec.sample_rate)]
+    x = batch[:1]
+    if isinstance(config.codec, SoundCodec):
+      x = x[:, : int(_SECONDS * config.codec.sample_rate)]
     return x[0], config.codec.apply({"params": params}, x)[0], usage
 
   return jax.jit(decoded, out_shardings=NamedSharding(mesh, PartitionSpec()))

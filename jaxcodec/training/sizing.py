@@ -14,8 +14,8 @@ import jax
 
 from jaxcodec.training import operations, sharding, topology
 from jaxcodec.training.collectives import Collective, collectives, seconds
-from jaxcodec.training.config import Train
 from jaxcodec.training.placed import arguments, placed_step
+from jaxcodec.training.tasks import Run
 
 
 class TooLarge(Exception):
@@ -66,8 +66,8 @@ class Report:
     return self.communication_seconds / self.seconds
 
 
-def report(config: Train, place: topology.Slice) -> Report:
-  """Compiles the step of `config`.
+def report(config: Run, place: topology.Slice, *, quick: bool = False) -> Report:
+  """Compiles the step of `config`; `quick` as of `topology.compiled`.
 
   Raises:
     TooLarge: if it does not fit in the chips' memory.
@@ -84,7 +84,7 @@ def report(config: Train, place: topology.Slice) -> Report:
     raise TooLarge(f"the state alone takes {state / 2**30:.2f} GiB of each chip")
   traced = placed.step.trace(*arguments(config, placed, mesh))
   try:
-    compiled = topology.compiled(traced.lower(lowering_platforms=("tpu",)))
+    compiled = topology.compiled(traced.lower(lowering_platforms=("tpu",)), quick=quick)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
@@ -112,7 +112,7 @@ def report(config: Train, place: topology.Slice) -> Report:
   )
 
 
-def remedies(config: Train, chips: int) -> Iterator[tuple[str, Train]]:
+def remedies(config: Run, chips: int) -> Iterator[tuple[str, Run]]:
   """Settings, as `--set` takes them, that make a step smaller: the cheapest first."""
   settings: list[str] = []
   if not config.remat:
@@ -132,11 +132,13 @@ def remedies(config: Train, chips: int) -> Iterator[tuple[str, Train]]:
     batch //= 2
 
 
-def smaller(config: Train, place: topology.Slice) -> tuple[str, Report] | None:
+def smaller(
+  config: Run, place: topology.Slice, *, quick: bool = False
+) -> tuple[str, Report] | None:
   """The first of `remedies` with which the step fits, and its report."""
   for setting, changed in remedies(config, len(place.devices)):
     try:
-      return setting, report(changed, place)
+      return setting, report(changed, place, quick=quick)
     except TooLarge:
       continue
   return None

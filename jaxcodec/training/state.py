@@ -9,7 +9,6 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec import functional as F
-from jaxcodec.data.sound import Sound
 from jaxcodec.training import codebooks as codebooks_lib
 from jaxcodec.training.config import Train
 from jaxcodec.training.losses import BalancerState
@@ -36,7 +35,7 @@ class TrainState(NamedTuple):
   optimizer: Any
   average: Any
   ema: Any
-  usage: jax.Array
+  usage: Any
   discriminators: Any
   discriminator_optimizer: Any
   balancer: Any
@@ -62,12 +61,8 @@ def init_state(key, config: Train) -> TrainState:
   """The start of a run; under `jax.jit` with output shardings each device makes its part."""
   module, shape = config.codec, config.data.shape(config.codec)
   codec_key, other_key = jax.random.split(key)
-  short = shape
-  if isinstance(config.data, Sound):
-    # Shapes of weights depend on no length, and a short signal compiles sooner.
-    short = (min(shape[0], 4 * module.hop_length), *shape[1:])
-  example = jnp.zeros((1, *short))
-  params = module.init(codec_key, example)["params"]
+  # Shapes of weights depend on no length, and a short signal compiles sooner.
+  params = module.init(codec_key, jnp.zeros((1, *module.smallest)))["params"]
   params = _with_gain(params, config.input_gain)
   discriminators: Any = ()
   codec_optimizer, discriminator_optimizer = optimizers(config, params)

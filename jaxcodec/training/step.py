@@ -29,8 +29,9 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
 
   Args:
     state: what `init_state` or the last step gave; may be donated.
-    batch: float32 `[B, T, C]`, T a multiple of the hop length, or `data.sound.Packed` of it, whose
-      frames without a clip count in no loss of the bottleneck and in no codebook.
+    batch: float32, sound `[B, T, C]` with T a multiple of the hop length, pictures `[B, H, W, C]`,
+      or `data.sound.Packed` sound, whose frames without a clip count in no loss of the bottleneck
+      and in no codebook.
     key: of the run; what is drawn in a step follows from it and `state.step`.
     config: static.
 
@@ -40,12 +41,21 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
   """
   key = jax.random.fold_in(key, state.step)
   gradients, found = _accumulated(state, batch, key, config)
+  new = _updated(state, gradients, found, key, config)
+  metrics = found["metrics"] | {
+    "objective": found["objective"],
+    "gradient_norm": optax.tree.norm(gradients["codec"]),
+  }
+  return settled(state, new, gradients, found["losses"], metrics)
+
+
+def settled(state: TrainState, new: TrainState, gradients, terms, metrics):
+  """`(state, metrics)` at a step's end: `new` if all numbers are finite, else the old state."""
   finite = {
     "gradients": [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)],
-    "losses": {name: jnp.isfinite(value) for name, value in found["losses"].items()},
+    "losses": {name: jnp.isfinite(value) for name, value in terms.items()},
   }
   good = jnp.stack(jax.tree.leaves(finite)).all()
-  new = _updated(state, gradients, found, key, config)
   new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
   bad = (~good).astype(jnp.int32)
   new = new._replace(
@@ -53,14 +63,19 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
     skipped=state.skipped + bad,
     skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
   )
-  metrics = found["losses"] | found["metrics"]
+  metrics = terms | metrics
   metrics |= {
-    "objective": found["objective"],
-    "gradient_norm": optax.tree.norm(gradients["codec"]),
     "skipped": new.skipped.astype(jnp.float32),
     "skipped_in_row": new.skipped_in_row.astype(jnp.float32),
   }
   return new, metrics | {"finite": finite}
+
+
+def averaged(state: TrainState, params, most: float):
+  """The moving averages with new parameters in them, decaying by `most` and less at first."""
+  # Short runs must not be left with what they began from.
+  decay = jnp.minimum(most, (1 + state.step) / (10 + state.step))
+  return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.average, params)
 
 
 def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
@@ -80,9 +95,7 @@ def _updated(state: TrainState, gradients, found, key, config) -> TrainState:
       written = _restarted(written, state, found, jax.random.fold_in(key, 1), config)
     codebooks, ema = written
     params = codebooks_lib.write(config, params, codebooks)
-  # Short runs must not be left with what they began from.
-  decay = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step))
-  average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.average, params)
+  average = averaged(state, params, config.average_decay)
   if quantization.decay:
     # They are averages already.
     average = codebooks_lib.write(config, average, codebooks)
@@ -192,12 +205,12 @@ def _gradients(state: TrainState, batch, key, config: Train) -> tuple[dict, dict
 def _forward(params, *, x, key, step, config: Train, segments=None):
   """`((y, weighted loss of the bottleneck), aux)` of a batch x; `segments` as of `Packed`."""
   quantization, weights = config.quantization, config.losses
-  num_active = None
+  active = {}
   # Drawn at once: every draw is a long program of its own to compile.
   draw, passing = jax.random.uniform(key, (2, x.shape[0]))
   if quantization.active_choices:
     choices = jnp.asarray(quantization.active_choices)
-    num_active = choices[(draw * len(choices)).astype(jnp.int32)]
+    active["num_active"] = choices[(draw * len(choices)).astype(jnp.int32)]
   passes = (passing < quantization.pass_share) | (step < quantization.start_step)
   dtype = config.compute_dtype
   halves = {name: params[name] for name in ("encoder", "decoder")}
@@ -206,16 +219,16 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
   exists = None if segments is None else segments > 0
 
   def run(codec):
-    z, _ = codec.encoder(x.astype(dtype))
-    quantized = codec.quantizer(z, exists, num_active=num_active)
-    z_q = jnp.where(passes[:, None, None], z, quantized.z.astype(dtype))
-    y, _ = codec.decoder(z_q)
-    return z, y.astype(jnp.float32), quantized
+    z = codec.latents(x.astype(dtype))
+    quantized = codec.quantizer(z, exists, **active)
+    z_q = jnp.where(passes.reshape(-1, *(1,) * (z.ndim - 1)), z, quantized.z.astype(dtype))
+    return z, codec.signal(z_q).astype(jnp.float32), quantized
 
   with rematerialized(config.remat):
     z, y, quantized = config.codec.apply({"params": params}, method=run)
-  # DAC's decoder lacks samples at the end where a stride is odd.
-  y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
+  if y.shape != x.shape:
+    # DAC's decoder lacks samples at the end where a stride is odd.
+    y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
   if exists is not None:
     y = jnp.where(jnp.repeat(exists, config.codec.hop_length, axis=1)[..., None], y, 0)
   # A bottleneck that is not in use yet must not pull the encoder to codebooks that mean nothing.
@@ -313,12 +326,12 @@ def _adversarial_terms(real, fake, *, config: Train) -> dict[str, jax.Array]:
 
 def _near_terms(y, x, config: Train):
   """`(terms, back)`: losses that compare the decoded signal with the signal; back as `Judged`'s."""
-  weights, rate = config.losses, config.codec.sample_rate
+  weights = config.losses
   found = {
     "l1": lambda y: losses.l1(x, y),
     "l2": lambda y: losses.l2(x, y),
     "wave": lambda y: losses.relative_error(x, y),
-    "mel": lambda y: losses.mel_loss(x, y, rate, weights.mel_scales),
+    "mel": lambda y: losses.mel_loss(x, y, config.codec.sample_rate, weights.mel_scales),
     "stft": lambda y: losses.stft_loss(x, y),
   }
   if weights.perceptual_loss is not None:

@@ -86,12 +86,21 @@ def slice_of(name: str) -> Slice:
   return Slice(name, chip, sides, devices[:1] if single else devices)
 
 
-def compiled(lowered):
-  """`lowered.compile()` past the cache on disk: without a TPU nothing can be read back from it."""
-  name = "jax_persistent_cache_min_compile_time_secs"
-  seconds = jax.config.values[name]
-  jax.config.update(name, float("inf"))
+def compiled(lowered, *, quick: bool = False):
+  """`lowered.compile()` past the cache on disk: without a TPU nothing can be read back from it.
+
+  Args:
+    quick: whether the compiler shall spare itself effort, at the price of a program that is larger
+      and moves more.
+  """
+  changes = {"jax_persistent_cache_min_compile_time_secs": float("inf")}
+  if quick:
+    changes["jax_exec_time_optimization_effort"] = -1.0
+  before = {name: jax.config.values[name] for name in changes}
   try:
+    for name, value in changes.items():
+      jax.config.update(name, value)
     return lowered.compile()
   finally:
-    jax.config.update(name, seconds)
+    for name, value in before.items():
+      jax.config.update(name, value)

@@ -96,6 +96,10 @@ class Log:
     """A wave [T]."""
     self._events.add_audio(name, wave[:, None], step, sample_rate=sample_rate)
 
+  def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+    """Bytes [H, W, C]."""
+    self._events.add_image(name, pixels, step, dataformats="HWC")
+
   def figure(self, name: str, figure, step: int) -> None:
     """A matplotlib figure."""
     self._events.add_figure(name, figure, step)

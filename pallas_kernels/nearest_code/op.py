@@ -96,8 +96,8 @@ def _plain(z, codebook, metric):
   rows, entries = z.shape[0], codebook.shape[0]
   if rows * entries <= _SCORES:
     return reference.nearest_code(z, codebook, metric)
-  # All rows at once, so that the compiler can split them over devices.
-  return tiled.nearest_code(z, codebook, metric, rows, max(_SCORES // rows, 128))
+  # All rows at once, so that the compiler can split them over devices; entries as well.
+  return tiled.interleaved(z, codebook, metric, max(_SCORES // rows, 128))
 
 
 def _check(z, codebook, metric, scoring, candidates, backend) -> None:

@@ -37,6 +37,35 @@ def nearest_code(
   return jax.lax.fori_loop(0, turns, turn, begin)
 
 
+def interleaved(z: jax.Array, codebook: jax.Array, metric: str, entries: int) -> jax.Array:
+  """As the reference, from tiles of at least `entries` entries, one of each run of neighbours.
+
+  So each tile takes as much from every device that the entries lie over, and none is given what
+  another one holds. A codebook whose size is no multiple of a power of two has larger tiles.
+  """
+  z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
+  number, turns = codebook.shape[0], 1
+  while number % (2 * turns) == 0 and number // turns > entries:
+    turns *= 2
+  if metric == "cosine":
+    codebook, bias = reference.direction(codebook), jnp.zeros(number)
+  else:
+    bias = jnp.sum(codebook**2, axis=-1)
+  codebook, bias = codebook.reshape(-1, turns, codebook.shape[1]), bias.reshape(-1, turns)
+
+  def turn(i, best):
+    part = jax.lax.dynamic_index_in_dim(codebook, i, 1, keepdims=False)
+    part_bias = jax.lax.dynamic_index_in_dim(bias, i, 1, keepdims=False)
+    score, code = reference.first_least(reference.scores(z, part, part_bias))
+    code = jnp.where(jnp.isnan(score), 0, code * turns + i)
+    less = (score < best[0]) | ((score == best[0]) & (code < best[1])) | jnp.isnan(score)
+    return jnp.where(less, score, best[0]), jnp.where(less, code, best[1])
+
+  worst = jnp.where(jnp.isnan(z[:, 0]), jnp.nan, jnp.inf)
+  begin = worst, jnp.zeros_like(worst, jnp.int32)
+  return jax.lax.fori_loop(0, turns, turn, begin)[1]
+
+
 def _few_rows(z, codebook, bias, entries: int):
   number = codebook.shape[0]
   turns = -(-number // entries)

@@ -67,10 +67,10 @@ def test_wrong_settings_are_said_in_one_line(config, setting, reason):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_holds_together(path):
-  from jaxcodec.training import loop
+  from jaxcodec.training import tasks
 
   for function in ("get_config", "tiny"):
-    loop.check(settings.load(path, function))
+    tasks.check(settings.load(path, function))
   # The command in the file is one that works.
   assert f"python -m launch.train --config configs/{path.name}" in path.read_text()
 

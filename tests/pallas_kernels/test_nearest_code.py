@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from pallas_kernels import nearest_code, sharded_nearest_code
-from pallas_kernels.nearest_code import tpu
+from pallas_kernels.nearest_code import op, tpu
 
 BACKENDS = ("reference", "tiled", "interpret", None)
 # One block and less than a register's lanes; several blocks of rows and entries, the last ragged.
@@ -182,6 +182,22 @@ def test_a_codebook_over_devices_gives_the_codes_of_the_whole(square, metric, ax
     )
   )
   want = nearest_code(z, codebook, metric=metric)
+  np.testing.assert_array_equal(search(z, codebook), want)
+
+
+def test_entries_and_rows_that_the_compiler_splits_stay_where_they_are(square, monkeypatch):
+  # Tiles of 128 entries, 64 on a device; whole numbers, so that ties abound.
+  monkeypatch.setattr(op, "_SCORES", 1 << 13)
+  z, codebook = grid(64, 6), grid(4096, 6, seed=1)
+  z[3, 2] = np.nan
+  rows, entries = (NamedSharding(square, P(axis)) for axis in ("rows", "entries"))
+  search = jax.jit(nearest_code, in_shardings=(rows, entries), out_shardings=rows)
+  program = search.lower(z, codebook).compile()
+  assert "all-gather" not in program.as_text()
+  # A device's scores of a tile, and copies of its entries; the whole matrix takes 1 MB.
+  assert program.memory_analysis().temp_size_in_bytes < 150_000
+  want = nearest_by_definition(np.nan_to_num(z), codebook)
+  want[3] = 0
   np.testing.assert_array_equal(search(z, codebook), want)
 
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 import jaxcodec
 from jaxcodec.training import loop
+from launch import train
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if "prior" not in path.stem)
+NAMES = sorted(path.stem for path in CONFIGS.glob("*hz.py"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
@@ -35,3 +37,23 @@ def test_three_steps_make_a_codec(name, tmp_path):
   assert (used > 0).all()
   np.testing.assert_array_equal(codec.prior.shape, state.usage.shape)
   assert all(bool(jnp.isfinite(leaf).all()) for leaf in (codec.prior, state.usage))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_photographs_train_a_tokenizer_of_pictures(data, tmp_path):
+  file = tmp_path / "tiny.py"
+  file.write_text("from configs.vqgan_256 import tiny as get_config\n")
+  photos = data / "photos" / "photos_val.tar"
+  run = tmp_path / "run"
+  call = ["--config", str(file), "--workdir", str(run), "--set", f"data.sources={photos}"]
+  assert train.main([*call, "--set", "num_steps=6", "--set", "samples_every=6"]) == 0
+  codec = jaxcodec.load(run)
+  x = np.asarray(Image.open(run / "samples" / "00000006_original.png"), np.float32) / 127.5 - 1
+  apply = jax.jit(codec.module.apply, static_argnames="method")
+  codes = apply({"params": codec.params}, x[None], method="encode")
+  assert codes.shape == (1, 8, 8, 1)
+  assert len(np.unique(codes)) > 1
+  y = np.clip(apply({"params": codec.params}, codes, method="decode"), -1, 1)
+  shown = np.asarray(Image.open(run / "samples" / "00000006_decoded.png"), np.float32) / 127.5 - 1
+  np.testing.assert_allclose(y[0], shown, atol=0.5 / 127.5 + 1e-4)

@@ -1,0 +1,122 @@
+"""Runs that learn to foretell codes: their configuration, start and step.
+
+The state is that of every run, with `()` for what only codecs have, so meshes, checkpoints, logs
+and the loop are the same.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from jaxcodec.audio.code_transformer import CodeTransformer, delayed
+from jaxcodec.data.codes import Codes
+from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.state import TrainState
+from jaxcodec.training.step import averaged, settled
+
+# Matrices of the scanned layers, [layer, in, out], and the tables.
+_RULES = (
+  (r"(query|key|value|gate|up)/kernel$", P(None, "fsdp", "model")),
+  (r"(out|down)/kernel$", P(None, "model", "fsdp")),
+  (r"head/kernel$", P("fsdp", "model")),
+  (r"tables$", P(None, None, "fsdp")),
+)
+MESH = Mesh(rules=_RULES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainCodes:
+  """A run; the fields that are not said here are those of `config.Train`.
+
+  Attributes:
+    model: what learns.
+    data: what to learn from.
+  """
+
+  name: str
+  model: CodeTransformer
+  data: Codes
+  batch_size: int
+  num_steps: int
+  optimizer: Adam
+  mesh: Mesh = MESH
+  accumulate: int = 1
+  remat: bool = True
+  average_decay: float = 0.999
+  compute_dtype: Any = jnp.bfloat16
+  seed: int = 0
+  stop_after: int = 10
+  save_every: int = 1000
+  keep_last: int = 2
+  keep_best: int = 1
+  log_every: int = 50
+
+  samples_every: ClassVar[int] = 0
+
+
+def init_state(key, config: TrainCodes) -> TrainState:
+  """The start of a run."""
+  stages = config.model.num_codebooks
+  # Shapes of weights depend on no length.
+  short = jnp.zeros((1, stages, stages), jnp.int32)
+  params = config.model.init(key, short, short)["params"]
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(
+    step=zero,
+    params=params,
+    optimizer=config.optimizer.transformation(config.num_steps).init(params),
+    average=jax.tree.map(jnp.copy, params),
+    ema=(),
+    usage=(),
+    discriminators=(),
+    discriminator_optimizer=(),
+    balancer=(),
+    skipped=zero,
+    skipped_in_row=zero,
+  )
+
+
+def train_step(state: TrainState, batch, key, *, config: TrainCodes) -> tuple[TrainState, dict]:
+  """Takes a step; see `step.train_step`.
+
+  Args:
+    batch: int32 `[B, read + written, Q]`, -1 where there is no code.
+  """
+  del key  # Nothing is drawn.
+  # Row i goes to part i mod parts, so that every device keeps its rows.
+  parts = batch.reshape(-1, config.accumulate, *batch.shape[1:]).swapaxes(0, 1)
+
+  def add(total, codes):
+    found = jax.value_and_grad(_loss, has_aux=True)(state.params, codes, config)
+    return jax.tree.map(lambda a, b: a + b / config.accumulate, total, found), None
+
+  zeros = (jnp.zeros(()), {"accuracy": jnp.zeros(())}), jax.tree.map(jnp.zeros_like, state.params)
+  ((loss, metrics), gradients), _ = jax.lax.scan(add, zeros, parts)
+  optimizer = config.optimizer.transformation(config.num_steps)
+  updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+  params = optax.apply_updates(state.params, updates)
+  new = state._replace(
+    params=params,
+    optimizer=optimizer_state,
+    average=averaged(state, params, config.average_decay),
+  )
+  metrics |= {"objective": loss, "gradient_norm": optax.tree.norm(gradients)}
+  return settled(state, new, gradients, {"cross_entropy": loss}, metrics)
+
+
+def _loss(params, codes, config: TrainCodes):
+  """`(nats a code, metrics)`: means over the codes to foretell that are there."""
+  params = jax.tree.map(lambda p: p.astype(config.compute_dtype), params)
+  source, target = codes[:, : config.data.read], delayed(codes[:, config.data.read :])
+  model = config.model.clone(remat=config.remat)
+  logits = model.apply({"params": params}, source, target)
+  there = target >= 0
+  labels = jnp.where(there, target, 0)
+  each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  count = jnp.maximum(there.sum(), 1)
+  right = jnp.where(there, logits.argmax(axis=-1) == labels, False)
+  return jnp.where(there, each, 0).sum() / count, {"accuracy": right.sum() / count}
