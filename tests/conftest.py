@@ -49,11 +49,12 @@ def _optimizations(request):
   if not request.node.get_closest_marker("unoptimized"):
     yield
     return
+  before = jax.config.read("jax_disable_most_optimizations")
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
+  jax.config.update("jax_disable_most_optimizations", before)
   jax.clear_caches()
 
 

@@ -30,8 +30,8 @@ decode = jax.jit(jaxcodec.decode)
 
 
 @functools.cache
-def reference_model(name):
-  return encodec_reference.make_model(name)
+def reference_model(name, **overrides):
+  return encodec_reference.make_model(name, **overrides)
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +39,11 @@ def pair(tmp_path_factory):
   """From a configuration's name to the reference and the codec that reads its file."""
 
   @functools.cache
-  def make(name):
+  def make(name, **overrides):
     directory = tmp_path_factory.mktemp(name)
-    reference_model(name).save_pretrained(directory)
-    return reference_model(name), jaxcodec.load(directory)
+    model = reference_model(name, **overrides)
+    model.save_pretrained(directory)
+    return model, jaxcodec.load(directory)
 
   return make
 
@@ -118,8 +119,12 @@ def compare_waves(model, codec, answer, want):
 @pytest.mark.parametrize("seconds", [3.37, pytest.param(30, marks=pytest.mark.slow)])
 @EACH
 def test_codes_scales_and_wave_of_longer_signals_equal_the_reference(pair, name, seconds):
-  """Of every bandwidth the codes; encoder and decoder have no part that depends on it."""
-  model, codec = pair(name)
+  """Of every bandwidth the codes; encoder and decoder have no part that depends on it.
+
+  Half a minute at full width for one of them: in more seconds only the width is new.
+  """
+  narrow = {"num_filters": 8} if seconds == 30 and name != "24khz" else {}
+  model, codec = pair(name, **narrow)
   num_samples = round(seconds * codec.sample_rate)
   x = signal(3, codec.channels, num_samples, codec.sample_rate, seed=9)
   answer, latents = reference_encode(model, x, model.config.target_bandwidths[-1])

@@ -16,6 +16,8 @@ from jaxcodec.data import sources
 from jaxcodec.training import loop, sequences
 from jaxcodec.training.config import Adam, LearningRate
 
+pytestmark = pytest.mark.unoptimized
+
 
 def test_codebooks_are_delayed_by_their_number():
   codes = np.arange(1, 7).reshape(1, 3, 2)

@@ -39,8 +39,6 @@ def test_three_steps_make_a_codec(name, tmp_path):
   assert all(bool(jnp.isfinite(leaf).all()) for leaf in (codec.prior, state.usage))
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("quickly_compiled")
 def test_photographs_train_a_tokenizer_of_pictures(data, tmp_path):
   file = tmp_path / "tiny.py"
   file.write_text("from configs.vqgan_256 import tiny as get_config\n")
