@@ -152,7 +152,7 @@ def gpu_table(only: list[str] | None, size: str, forms: list[str] | None, runs: 
       except Exception as error:  # What a peer raises is its own, and its row tells it.
         if name in ("kernel", "plain JAX"):
           raise
-        print(f"| {case.op} | {case.size} | {name} | {str(error).splitlines()[0][:80]} | | |")
+        print(f"| {case.op} | {case.size} | {name} | {' '.join(repr(error).split())[:80]} | | |")
         continue
       first = first or spent
       share = "not known"

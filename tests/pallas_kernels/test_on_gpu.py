@@ -178,7 +178,6 @@ PROGRAMS = {
   "pages of 8 bits": (over_pages, (8,), 1),
   "pages of 4 bits": (over_pages, (4,), 1),
   "pages of 2 bits": (over_pages, (2,), 1),
-  "pages of 2 bits": (over_pages, (2,), 1),
   "pages of 4 and 2 bits": (over_pages, ((4, 2),), 1),
   "attention, causal": (attend, (Causal(),), 3),
   "attention, masks": (attend, (MASKS, shape((16,), jnp.float32), 50.0), 3),
