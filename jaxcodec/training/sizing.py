@@ -82,7 +82,8 @@ def report(config: Run, place: topology.Slice, *, quick: bool = False) -> Report
   state = _local_bytes(shapes, places)
   if state > place.chip.hbm_bytes:
     raise TooLarge(f"the state alone takes {state / 2**30:.2f} GiB of each chip")
-  traced = placed.step.trace(*arguments(config, placed, mesh))
+  with jax.set_mesh(mesh):
+    traced = placed.step.trace(*arguments(config, placed, mesh))
   try:
     compiled = topology.compiled(traced.lower(lowering_platforms=("tpu",)), quick=quick)
   except jax.errors.JaxRuntimeError as error:
