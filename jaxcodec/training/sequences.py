@@ -5,6 +5,7 @@ and the loop are the same.
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -135,4 +136,6 @@ def _by_rows(call, args, kwargs, context):
   found = call(*args, **kwargs)
   if not isinstance(context.module, Layer) or jax.sharding.get_abstract_mesh().empty:
     return found
-  return jax.lax.with_sharding_constraint(found[0], BATCH), found[1]
+  # The scan over layers is met here as well, with results of its own.
+  place = functools.partial(jax.lax.with_sharding_constraint, shardings=BATCH)
+  return jax.tree.map(lambda x: place(x) if x.ndim == 3 else x, found)
