@@ -155,7 +155,10 @@ def _local_bytes(shapes, shardings) -> int:
 
 
 def _reason(message: str) -> str:
-  found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", message)
+  used = r"Used ([\d.]+\w) of ([\d.]+\w) hbm"
+  needed = r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)"
+  found = re.search(f"{used}|{needed}", message)
   if found:
-    return f"the step takes {found[1]} of {found[2]} of each chip"
+    took, there = (part for part in found.groups() if part)
+    return f"the step takes {took} of {there} of each chip"
   return message.removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0][:200]
