@@ -5,7 +5,7 @@
 Weak scaling has `--rows` rows on each chip; strong scaling, with `--batch`, that many in all. Each
 step is compiled by the TPU compiler on a CPU (`launch.compile_check` says more of one); times are
 those of a roofline, with no communication hidden behind computation. `--save FILE` keeps a line of
-JSON for each slice, so that a table can be made in parts.
+JSON for each slice, so that a table can be made in parts; `--table FILE` prints it.
 """
 
 import argparse
@@ -54,21 +54,25 @@ def printed(rows: list[dict]) -> None:
     "| slice | batch | memory per chip | step | communication | examples/s per chip | efficiency |"
   )
   print("|---|---|---|---|---|---|---|")
-  first = next((row["examples"] for row in rows if "error" not in row), None)
+  first: dict[str, float] = {}
   for row in rows:
     if "error" in row:
       print(f"| {row['slice']} | {row['batch']} | {row['error']} | | | | |")
       continue
+    # Of the smallest slice of the generation on which the step fits.
+    least = first.setdefault(row["slice"].split(":")[0], row["examples"])
     print(
       f"| {row['slice']} | {row['batch']} | {row['memory'] / 2**30:.2f} GiB, {row['share']:.0%} "
       f"| {row['milliseconds']:.2f} ms | {row['communication']:.1%} | {row['examples']:.1f} "
-      f"| {row['examples'] / first:.1%} |"
+      f"| {row['examples'] / least:.1%} |"
     )
 
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--config", type=pathlib.Path, required=True)
+  task = parser.add_mutually_exclusive_group(required=True)
+  task.add_argument("--config", type=pathlib.Path)
+  task.add_argument("--table", type=pathlib.Path)
   parser.add_argument("--chip", choices=tuple(SLICES), default="v5e")
   parser.add_argument("--chips", type=int, nargs="+", default=[1, 4, 16, 64, 256])
   parser.add_argument("--rows", type=int, default=1, help="on each chip: weak scaling")
@@ -77,6 +81,10 @@ def main() -> int:
   parser.add_argument("--quick", action="store_true", help="as of launch.compile_check")
   parser.add_argument("--save", type=pathlib.Path)
   options = parser.parse_args()
+  if options.table is not None:
+    rows = [json.loads(line) for line in options.table.read_text().splitlines()]
+    printed(sorted(rows, key=lambda row: (row["slice"].split(":")[0], row["chips"])))
+    return 0
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   sys.path.insert(0, str(ROOT))
   from launch import settings

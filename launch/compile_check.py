@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     "--set", action="append", default=[], metavar="FIELD=VALUE", help="such as batch_size=256"
   )
   parser.add_argument(
-    "--quick", action="store_true", help="half the time; memory and bytes up to a third too high"
+    "--quick", action="store_true", help="less time; memory and bytes come out larger"
   )
   try:
     options = parser.parse_args(arguments)

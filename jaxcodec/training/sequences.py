@@ -5,8 +5,10 @@ and the loop are the same.
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,7 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcodec.audio.code_transformer import CodeTransformer, delayed
 from jaxcodec.data.codes import Codes
+from jaxcodec.layers.encoder_decoder import Layer
 from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.sharding import BATCH
 from jaxcodec.training.state import TrainState
 from jaxcodec.training.step import averaged, settled
 
@@ -23,7 +27,8 @@ _RULES = (
   (r"(query|key|value|gate|up)/kernel$", P(None, "fsdp", "model")),
   (r"(out|down)/kernel$", P(None, "model", "fsdp")),
   (r"head/kernel$", P("fsdp", "model")),
-  (r"tables$", P(None, None, "fsdp")),
+  # Whole: what is looked up would lie over devices by its features, and rows be on all of them.
+  (r"tables$", P()),
 )
 MESH = Mesh(rules=_RULES)
 
@@ -113,10 +118,24 @@ def _loss(params, codes, config: TrainCodes):
   params = jax.tree.map(lambda p: p.astype(config.compute_dtype), params)
   source, target = codes[:, : config.data.read], delayed(codes[:, config.data.read :])
   model = config.model.clone(remat=config.remat)
-  logits = model.apply({"params": params}, source, target)
+  with nn.intercept_methods(_by_rows):
+    logits = model.apply({"params": params}, source, target)
   there = target >= 0
   labels = jnp.where(there, target, 0)
   each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   count = jnp.maximum(there.sum(), 1)
   right = jnp.where(there, logits.argmax(axis=-1) == labels, False)
   return jnp.where(there, each, 0).sum() / count, {"accuracy": right.sum() / count}
+
+
+def _by_rows(call, args, kwargs, context):
+  """Keeps each layer's rows on their devices, where weights that are split would have them gather.
+
+  Within a mesh alone, the one that `jax.set_mesh` names.
+  """
+  found = call(*args, **kwargs)
+  if not isinstance(context.module, Layer) or jax.sharding.get_abstract_mesh().empty:
+    return found
+  # The scan over layers is met here as well, with results of its own.
+  place = functools.partial(jax.lax.with_sharding_constraint, shardings=BATCH)
+  return jax.tree.map(lambda x: place(x) if x.ndim == 3 else x, found)

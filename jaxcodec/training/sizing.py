@@ -82,7 +82,8 @@ def report(config: Run, place: topology.Slice, *, quick: bool = False) -> Report
   state = _local_bytes(shapes, places)
   if state > place.chip.hbm_bytes:
     raise TooLarge(f"the state alone takes {state / 2**30:.2f} GiB of each chip")
-  traced = placed.step.trace(*arguments(config, placed, mesh))
+  with jax.set_mesh(mesh):
+    traced = placed.step.trace(*arguments(config, placed, mesh))
   try:
     compiled = topology.compiled(traced.lower(lowering_platforms=("tpu",)), quick=quick)
   except jax.errors.JaxRuntimeError as error:
@@ -154,7 +155,10 @@ def _local_bytes(shapes, shardings) -> int:
 
 
 def _reason(message: str) -> str:
-  found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", message)
+  used = r"Used ([\d.]+\w) of ([\d.]+\w) hbm"
+  needed = r"\(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)"
+  found = re.search(f"{used}|{needed}", message)
   if found:
-    return f"the step takes {found[1]} of {found[2]} of each chip"
+    took, there = (part for part in found.groups() if part)
+    return f"the step takes {took} of {there} of each chip"
   return message.removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0][:200]

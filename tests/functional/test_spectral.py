@@ -19,6 +19,14 @@ def test_stft_magnitude_is_the_transform_of_each_windowed_frame(length, window, 
     np.testing.assert_allclose(got[:, i], np.abs(frame @ frequency.T), atol=1e-5)
 
 
+def test_the_form_for_tpus_is_the_same_transform():
+  x = np.random.default_rng(0).normal(size=(2, 1, 70)).astype(np.float32)
+  forms = spectral.stft, spectral.stft_by_convolution
+  wanted, found = jax.jit(lambda x: [form(x, 16, 4) for form in forms])(x)
+  assert found.shape == wanted.shape == (2, 1, 14, 9)
+  np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
 def test_white_noise_of_unit_variance_has_unit_power_in_every_bin():
   x = np.random.default_rng(0).normal(size=(1, 40_000)).astype(np.float32)
   power = np.mean(np.asarray(spectral.stft_magnitude(x, 32, 32)) ** 2, axis=(0, 1))

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import slurm
 import soundfile
 import yaml
 
@@ -70,22 +71,7 @@ def test_two_processes_of_which_one_is_killed_go_on_when_started_again(tmp_path)
   (line,) = re.findall(r"^srun --kill-on-bad-exit=1 (bash -c '.*')$", script, re.MULTILINE)
 
   def start(job: int) -> list[subprocess.Popen]:
-    """As srun does: a process for each task, which learns from its environment where it is."""
-    slurm = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    slurm |= {"SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_NUM_NODES": "2"}
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "PYTHONPATH": str(ROOT)}
-    flags["PYTHONPATH"] += os.pathsep + str(ROOT / "tests" / "training")
-    environment = os.environ | slurm | flags
-    return [
-      subprocess.Popen(
-        ["bash", "-c", f"exec {line}"],
-        cwd=ROOT,
-        env=environment | {"SLURM_PROCID": str(i)},
-        stderr=subprocess.PIPE,
-        text=True,
-      )
-      for i in range(2)
-    ]
+    return slurm.start(["bash", "-c", f"exec {line}"], job)
 
   processes = start(os.getpid())
   while not (workdir / "checkpoints" / "20").exists():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import micro
 import micro_codec
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_codebooks_are_delayed_by_their_number():
 @pytest.fixture(scope="module")
 def config():
   adam = Adam(rate=LearningRate(peak=1e-2))
-  return dataclasses.replace(tiny(), optimizer=adam, num_steps=200, batch_size=4)
+  return dataclasses.replace(tiny(), optimizer=adam, num_steps=200, batch_size=4, remat=False)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,12 @@ def test_a_code_is_foretold_from_what_was_read_and_what_is_before_it(config, cod
 def test_codes_that_repeat_are_learnt_and_absent_ones_count_for_nothing(config, codes):
   # Each row repeats its first frame, so what was read tells all of what follows.
   codes = np.where(codes < 0, -1, codes[:, :1])
-  step = jax.jit(lambda state, codes: sequences.train_step(state, codes, None, config=config))
-  state = jax.jit(lambda key: sequences.init_state(key, config))(jax.random.key(0))
+  step = jax.jit(
+    lambda state, codes: sequences.train_step(state, codes, None, config=config),
+    compiler_options=micro.QUICK,
+  )
+  init = jax.jit(lambda key: sequences.init_state(key, config), compiler_options=micro.QUICK)
+  state = init(jax.random.key(0))
   state, metrics = step(state, codes)
   start = float(metrics["cross_entropy"])
   np.testing.assert_allclose(start, np.log(8), atol=0.7)

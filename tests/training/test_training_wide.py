@@ -24,6 +24,28 @@ def codebook_arrays(state) -> list:
   return [leaf for leaf in jax.tree.leaves(state) if ENTRIES in leaf.shape]
 
 
+def test_encoding_many_rows_gathers_neither_entries_nor_distances(mesh):
+  del mesh  # Eight devices are there.
+  codec = micro.CODEC.clone(num_codebooks=1, codebook_size=ENTRIES, bitrates=(40_000,))
+  axes = Mesh(data=2, model=4)
+  made = sharding.make_mesh(axes, jax.devices()[:8])
+  # 1024 latents: 2^30 distances, 4 GiB in all and 512 MiB for each device.
+  x = jax.ShapeDtypeStruct((2, 2048, 1), np.float32)
+  shapes = jax.eval_shape(codec.init, jax.random.key(0), x)["params"]
+  rows = sharding.batch_sharding(made)
+  encode = jax.jit(
+    lambda params, x: codec.apply({"params": params}, x, 1, method="encode"),
+    in_shardings=(sharding.state_shardings(shapes, made, axes), rows),
+    out_shardings=rows,
+  )
+  program = encode.lower(shapes, x).compile()
+  assert not re.findall(rf"\w+\[[\d,]*\b{ENTRIES},{codec.net.dimension}\]", program.as_text())
+  memory = program.memory_analysis()
+  assert memory.argument_size_in_bytes < 1.1 * ENTRIES * codec.net.dimension * 4 / 4
+  # A tile of distances is 2^26 of them over eight devices; one more and the entries besides.
+  assert memory.temp_size_in_bytes < 2.5 * 4 * 2**26 / 8
+
+
 @pytest.mark.slow
 def test_no_device_ever_holds_the_codebook(mesh, tmp_path):
   del mesh  # Eight devices are there.
