@@ -8,14 +8,16 @@ import micro_codec
 import numpy as np
 import pytest
 import soundfile
+from jax.sharding import PartitionSpec as P
 from random_params import draw_params
 
 from configs.code_transformer_1b import tiny
 from jaxcodec import tokens
 from jaxcodec.audio.code_transformer import delayed
 from jaxcodec.data import sources
-from jaxcodec.training import loop, sequences
+from jaxcodec.training import loop, sequences, sharding
 from jaxcodec.training.config import Adam, LearningRate
+from jaxcodec.training.placed import placed_step
 
 pytestmark = pytest.mark.unoptimized
 
@@ -73,6 +75,30 @@ def test_codes_that_repeat_are_learnt_and_absent_ones_count_for_nothing(config, 
   assert float(metrics["accuracy"]) == 1
   nothing = step(state, np.where(np.arange(13)[:, None] < 6, codes, -1))[1]
   assert float(nothing["cross_entropy"]) == 0
+
+
+@pytest.mark.slow
+def test_eight_devices_learn_as_one(config, codes, mesh):
+  del mesh  # Eight devices are there.
+  codes = np.tile(codes, (2, 1, 1))
+  losses = []
+  for number, axes in ((1, {}), (8, {"data": 2, "fsdp": 2, "model": 2})):
+    placement = dataclasses.replace(config.mesh, fsdp_smallest=1, **axes)
+    run = dataclasses.replace(config, mesh=placement, batch_size=8, remat=True, accumulate=2)
+    made = sharding.make_mesh(placement, jax.devices()[:number])
+    with jax.set_mesh(made):
+      placed = placed_step(run, made)
+      init = jax.jit(placed.init, out_shardings=placed.shardings, compiler_options=micro.QUICK)
+      state, key, found = init(jax.random.key(0)), jax.random.key(1), []
+      rows = jax.device_put(codes, sharding.batch_sharding(made))
+      for _ in range(5):
+        state, metrics = placed.step(state, rows, key)
+        found.append(float(metrics["cross_entropy"]))
+    losses.append(found)
+  query = state.params["encoder"]["layers"]["attention"]["query"]["kernel"]
+  assert query.sharding.spec == P(None, "fsdp", "model")
+  np.testing.assert_allclose(*losses, rtol=1e-4)
+  assert losses[0][-1] < losses[0][0]
 
 
 @pytest.mark.slow
