@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcodec import functional as F
+from jaxcodec import functional as F, pieces
 from jaxcodec.audio.encodec import ScaledCodes
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.entropy.learned import LearnedPrior
@@ -107,7 +107,8 @@ def encode(
   if x.shape[1] == 0:
     codes = jnp.zeros((x.shape[0], 0, num_codebooks), jnp.int32)
     return ScaledCodes(codes, jnp.zeros((x.shape[0], 0))) if codec.module.scaled else codes
-  codes = _apply(codec, "encode", F.absent_as_zero(x, length), num_codebooks, length)
+  x = F.absent_as_zero(x, length)
+  codes = pieces.encode(codec.module, codec.params, x, num_codebooks, length)
   if length is None or isinstance(codes, ScaledCodes):
     return codes
   there = jnp.arange(codes.shape[1]) < -(-length // codec.hop_length)[:, None]
@@ -140,7 +141,7 @@ def decode(
     y = jnp.zeros((array.shape[0], 0, codec.channels))
   else:
     codes = codes._replace(codes=array) if isinstance(codes, ScaledCodes) else array
-    y = _apply(codec, "decode", codes, rows)
+    y = pieces.decode(codec.module, codec.params, codes, rows)
   if rows is not None:
     return F.absent_as_zero(y, rows)
   if length is not None and not 0 <= length <= y.shape[1]:
@@ -231,8 +232,14 @@ def encode_chunk(
     return state, jnp.zeros((chunk.shape[0], 0, num_codebooks), jnp.int32)
   length = _lengths(length, chunk.shape[0], final)
   chunk = F.absent_as_zero(chunk, length)
-  codes, encoder = _apply(
-    codec, "encode_chunk", chunk, state.encoder, num_codebooks, final=final, length=length
+  codes, encoder = pieces.encode_chunk(
+    codec.module,
+    codec.params,
+    chunk,
+    state.encoder,
+    num_codebooks,
+    final=final,
+    length=length,
   )
   return state._replace(encoder=encoder), codes
 
@@ -259,17 +266,15 @@ def decode_chunk(
   if codes.shape[1] == 0 and codec.causal:
     return state, jnp.zeros((codes.shape[0], 0, codec.channels))
   length = _lengths(length, codes.shape[0], final)
-  y, decoder = _apply(codec, "decode_chunk", codes, state.decoder, final=final, length=length)
+  y, decoder = pieces.decode_chunk(
+    codec.module, codec.params, codes, state.decoder, final=final, length=length
+  )
   return state._replace(decoder=decoder), y
 
 
 def fingerprint(codec: Codec) -> bytes:
   """16 bytes that tell codecs apart: of the configuration, the weights and the prior's counts."""
   return digest(codec.module, {"params": codec.params, "prior": codec.prior})
-
-
-def _apply(codec: Codec, method: str, *args, **kwargs):
-  return codec.module.apply({"params": codec.params}, *args, method=method, **kwargs)
 
 
 def _signal(codec: Codec, x) -> jax.Array:

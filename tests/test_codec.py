@@ -381,6 +381,32 @@ def test_decoding_in_chunks_gives_the_wave_of_the_whole(name, data):
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@fast("zero", "reflect", among=("zero", "reflect", "mimi", "lyra"))
+def test_a_chunk_in_pieces_gives_what_it_gives_at_once(name, monkeypatch):
+  codec, (x, want, wave) = codec_of(name), whole_of(name)
+  loops = encode.lower(codec, x).as_text().count("stablehlo.while")
+  monkeypatch.setattr(type(codec.module), "piece_seconds", 0.011)
+  # Functions of its own, as traces are kept by function.
+  in_pieces, decoded = (
+    jax.jit(lambda *a: jaxcodec.encode(*a)),
+    jax.jit(lambda *a: jaxcodec.decode(*a)),
+  )
+  assert in_pieces.lower(codec, x).as_text().count("stablehlo.while") > loops
+  # 32 frames as eleven, eleven and ten with one that is not there, or ten, ten and twelve.
+  np.testing.assert_array_equal(in_pieces(codec, x), want)
+  np.testing.assert_allclose(decoded(codec, want), wave, atol=1e-5)
+  # And a chunk of 20 as two of ten, whose state goes on.
+  state = jaxcodec.init_stream(codec, batch=2)
+  state, codes = jax.jit(lambda *a: jaxcodec.encode_chunk(*a))(codec, state, x[:, : 20 * HOP])
+  state, y = jax.jit(lambda *a: jaxcodec.decode_chunk(*a))(codec, state, codes)
+  monkeypatch.undo()
+  np.testing.assert_array_equal(codes, want[:, :20])
+  state, rest = encode_chunk(codec, state, x[:, 20 * HOP :], final=True)
+  np.testing.assert_array_equal(rest, want[:, 20:])
+  _, end = decode_chunk(codec, state, rest, final=True)
+  np.testing.assert_allclose(np.concatenate([y, end], axis=1), wave, atol=1e-5)
+
+
 @fast("zero", among=("zero", "reflect", "mimi", "lyra"))
 def test_a_row_starts_anew_while_another_goes_on(name):
   codec, (x, want, wave) = codec_of(name), whole_of(name)

@@ -19,6 +19,7 @@ LAYERS = (
   ("jaxcodec.encoders", "jaxcodec.bottlenecks", "jaxcodec.decoders", "jaxcodec.entropy"),
   ("jaxcodec.metrics",),
   ("jaxcodec.audio", "jaxcodec.image"),
+  ("jaxcodec.pieces",),
   ("jaxcodec.codec",),
   ("jaxcodec.hub",),
   ("jaxcodec.data",),

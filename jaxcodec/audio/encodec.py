@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcodec import functional as F
 from jaxcodec.audio.sound_codec import SoundCodec
@@ -22,6 +23,9 @@ from jaxcodec.layers.seanet import SEANetConfig
 
 # Segments run through the network at a time, which bounds the memory that a long recording takes.
 _SEGMENTS_AT_ONCE = 8
+
+# Measured at 24 kHz, encoder and decoder: a tenth quicker than ten seconds at once, and the least.
+_PIECE_BYTES = 14e6
 
 
 class ScaledCodes(NamedTuple):
@@ -82,6 +86,13 @@ class Encodec(SoundCodec):
   @property
   def signal_width(self) -> int:
     return self.net.num_filters
+
+  @property
+  def piece_seconds(self) -> float:
+    """So much that one activation of every stage, together, has `_PIECE_BYTES`."""
+    rates = self.sample_rate / np.cumprod((1, *self.net.strides))
+    widths = self.net.num_filters * 2 ** np.arange(len(rates))
+    return min(super().piece_seconds, _PIECE_BYTES / (4 * float(rates @ widths)))
 
   @property
   def decoder_reach(self) -> Reach:

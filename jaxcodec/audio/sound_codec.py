@@ -79,6 +79,11 @@ class SoundCodec(nn.Module):
     raise NotImplementedError
 
   @property
+  def piece_seconds(self) -> float:
+    """Of a causal codec's signal on a CPU: how much is in work at a time (see `pieces`)."""
+    return 10.0
+
+  @property
   def decoder_reach(self) -> Reach:
     """Frames that a frame's samples depend on; within a segment, for a codec that has them."""
     raise NotImplementedError
