@@ -5,12 +5,12 @@
 The step: SEANet with an LSTM, 8 codebooks of 1024 entries by moving averages, L1 and mel losses, an
 MS-STFT discriminator of three scales, Adam for both, float32. PyTorch has transformers' EnCodec
 modules and the discriminator of tests/parity; once as published, the discriminator updated first
-and both signals judged again, and once as here, each signal judged once. The steps alternate. Ours
-also averages weights, checks every gradient and counts codes. Needs the parity extra.
+and both signals judged again, and once as here, each signal judged once. All of them keep moving
+averages of the codec's weights, as audiocraft does. The steps alternate. Ours also checks every
+gradient and counts codes. Needs the parity extra.
 """
 
 import argparse
-import functools
 import pathlib
 import sys
 import time
@@ -26,11 +26,11 @@ from jaxcodec import terminal
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.data.sound import Sound
 from jaxcodec.layers.seanet import SEANetConfig
+from jaxcodec.training import sharding
 from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
 from jaxcodec.training.discriminators import MultiScaleSTFT
 from jaxcodec.training.losses import MelScales
-from jaxcodec.training.state import init_state
-from jaxcodec.training.step import train_step
+from jaxcodec.training.placed import placed_step
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "parity"))
 import training_reference as reference
@@ -61,8 +61,8 @@ def ours(rows: int, seconds: float, filters: int):
     quantization=Quantization(),
   )
   key = jax.random.key(0)
-  state = jax.jit(functools.partial(init_state, config=config))(key)
-  step = jax.jit(functools.partial(train_step, config=config), donate_argnums=0)
+  placed = placed_step(config, sharding.make_mesh(config.mesh, jax.devices()[:1]))
+  state, step = jax.jit(placed.init, out_shardings=placed.shardings)(key), placed.step
   x = wave(rows, seconds)
 
   def take():
@@ -114,6 +114,7 @@ def theirs(rows: int, seconds: float, filters: int, *, published: bool):
   model = transformers.EncodecModel(transformers.EncodecConfig(num_filters=filters)).train()
   judges = torch.nn.ModuleList(reference.StftScale(window, 32, 1) for window in WINDOWS)
   codec_parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
+  averages = [parameter.detach().clone() for parameter in codec_parameters]
   codec_adam = torch.optim.Adam(codec_parameters, 3e-4, (0.5, 0.999))
   judges_adam = torch.optim.Adam(judges.parameters(), 3e-4, (0.5, 0.999))
   books = Codebooks(128)
@@ -176,6 +177,8 @@ def theirs(rows: int, seconds: float, filters: int, *, published: bool):
       surrogate = (y * by_judges).sum()
       (near + surrogate + 0.25 * commitment).backward()
     codec_adam.step()
+    with torch.no_grad():
+      torch._foreach_lerp_(averages, codec_parameters, 0.01)
     return float(near.detach())
 
   return take

@@ -10,6 +10,9 @@ from jaxcodec.training import sharding, tasks
 from jaxcodec.training.state import TrainState
 from jaxcodec.training.tasks import Run
 
+# Without it XLA copies most of what is donated before it writes there: 187 MB of EnCodec's 253.
+_COPIES_LESS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+
 
 class Placed(NamedTuple):
   """What `placed_step` gives.
@@ -36,6 +39,7 @@ def placed_step(config: Run, mesh: jax.sharding.Mesh) -> Placed:
     donate_argnums=0,
     in_shardings=(shardings, sharding.batch_sharding(mesh), None),
     out_shardings=(shardings, None),
+    compiler_options=_COPIES_LESS if mesh.devices.flat[0].platform == "cpu" else None,
   )
   return Placed(task.init, step, shapes, shardings)
 
