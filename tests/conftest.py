@@ -43,19 +43,19 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _optimizations(request):
-  """Files marked `unoptimized` compile more than they run; their processes do so too."""
+  """Programs, and those of processes that are started, are compiled quickly but where it matters.
+
+  Most tests compile far longer than they run. What is marked `optimized` and what is compared with
+  other implementations is compiled as users do it.
+  """
   import jax
 
-  if not request.node.get_closest_marker("unoptimized"):
-    yield
-    return
-  before = jax.config.read("jax_disable_most_optimizations")
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-  jax.config.update("jax_disable_most_optimizations", before)
-  jax.clear_caches()
+  marks = ("optimized", "parity")
+  disabled = not any(request.node.get_closest_marker(mark) for mark in marks)
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(disabled))
+  if jax.config.read("jax_disable_most_optimizations") != disabled:
+    jax.config.update("jax_disable_most_optimizations", disabled)
+    jax.clear_caches()
 
 
 _modules = itertools.count(1)

@@ -15,8 +15,6 @@ from jaxcodec.audio.encodec import Encodec
 from jaxcodec.entropy import container
 from jaxcodec.layers.seanet import SEANetConfig
 
-pytestmark = pytest.mark.unoptimized
-
 TINY = {"num_filters": 2, "strides": (2, 5), "dimension": 4, "num_lstm_layers": 1}
 
 

@@ -39,7 +39,9 @@ MODULES = {
   # Segments of 60 samples that overlap by 12: ten frames each.
   "segmented": dataclasses.replace(
     CAUSAL,
-    net=dataclasses.replace(NET, channels=2, causal=False, norm="time_group"),
+    net=dataclasses.replace(
+      NET, channels=2, causal=False, norm="time_group", strides=(HOP,), num_lstm_layers=0
+    ),
     segment_length=60,
     segment_stride=48,
   ),

@@ -13,6 +13,8 @@ import jaxcodec
 from jaxcodec.entropy import adaptive, container
 from jaxcodec.errors import CodecError
 
+pytestmark = pytest.mark.optimized
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NAMES = ("adaptive_batch", "grown", "packed_stereo", "prior_mono", "several", "speech")
 # Its network is in the page too, but not in the reader.

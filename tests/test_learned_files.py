@@ -23,6 +23,8 @@ from jaxcodec.functional import rans
 from jaxcodec.hub import learned_prior
 from jaxcodec.layers.seanet import SEANetConfig
 
+pytestmark = pytest.mark.optimized
+
 CONFIG = PriorConfig(
   num_codebooks=3,
   codebook_size=16,

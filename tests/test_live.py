@@ -10,6 +10,8 @@ import pytest
 import jaxcodec
 from jaxcodec import live
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(scope="module")
 def codec():

@@ -8,8 +8,6 @@ import tomllib
 import matplotlib
 import pytest
 
-pytestmark = pytest.mark.unoptimized
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 

@@ -20,8 +20,6 @@ from jaxcodec.layers.dac import DacConfig
 from jaxcodec.layers.reach import Reach
 from jaxcodec.layers.seanet import SEANetConfig
 
-pytestmark = pytest.mark.unoptimized
-
 NET = SEANetConfig(
   num_filters=2, strides=(2, 5), dimension=4, num_lstm_layers=0, pad_mode="zero", dilation_base=3
 )

@@ -16,6 +16,8 @@ from jaxcodec.codec import fingerprint
 from jaxcodec.demo import bundled_samples
 from jaxcodec.hub import load
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(scope="module")
 def codec():

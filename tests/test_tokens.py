@@ -19,8 +19,6 @@ from jaxcodec.data import sources
 from jaxcodec.errors import CodecError
 from launch import tokenize
 
-pytestmark = pytest.mark.unoptimized
-
 HERE = pathlib.Path(__file__).resolve().parent
 
 

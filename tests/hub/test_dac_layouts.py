@@ -13,8 +13,6 @@ from written_archive import Archive
 import jaxcodec
 from jaxcodec.hub.torch_archive import read_torch
 
-pytestmark = pytest.mark.unoptimized
-
 CONFIG = {
   "model_type": "dac",
   "encoder_hidden_size": 2,

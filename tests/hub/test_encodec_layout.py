@@ -10,8 +10,6 @@ from safetensors.numpy import save_file
 
 import jaxcodec
 
-pytestmark = pytest.mark.unoptimized
-
 CONFIG = {
   "model_type": "encodec",
   "sampling_rate": 8000,

@@ -9,8 +9,6 @@ from safetensors.numpy import save_file
 
 import jaxcodec
 
-pytestmark = pytest.mark.unoptimized
-
 CONFIG = {
   "model_type": "mimi",
   "sampling_rate": 2400,

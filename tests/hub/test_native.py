@@ -14,8 +14,6 @@ from jaxcodec.audio.encodec import Encodec
 from jaxcodec.codec import fingerprint
 from jaxcodec.layers.seanet import SEANetConfig
 
-pytestmark = pytest.mark.unoptimized
-
 
 @functools.cache
 def tiny(segmented=False):

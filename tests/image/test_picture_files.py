@@ -18,6 +18,8 @@ from jaxcodec.entropy import container
 from jaxcodec.image import latent_codec
 from jaxcodec.image.elic import Elic
 
+pytestmark = pytest.mark.optimized
+
 RNG = np.random.default_rng(0)
 
 

@@ -16,8 +16,6 @@ from jaxcodec.bitstream import compress, decompress
 from jaxcodec.data import sources
 from launch.evaluate import evaluate
 
-pytestmark = pytest.mark.unoptimized
-
 
 @pytest.fixture(scope="module")
 def waves():

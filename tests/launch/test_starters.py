@@ -16,8 +16,6 @@ import yaml
 
 from launch import starters
 
-pytestmark = pytest.mark.unoptimized
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = ["python", "-m", "launch.train", "--config", "c.py", "--workdir", "w", "--distributed"]
 

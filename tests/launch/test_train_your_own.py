@@ -12,8 +12,6 @@ import soundfile
 
 from jaxcodec import terminal
 
-pytestmark = pytest.mark.unoptimized
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -19,8 +19,6 @@ from jaxcodec.training import loop, sequences, sharding
 from jaxcodec.training.config import Adam, LearningRate
 from jaxcodec.training.placed import placed_step
 
-pytestmark = pytest.mark.unoptimized
-
 
 def test_codebooks_are_delayed_by_their_number():
   codes = np.arange(1, 7).reshape(1, 3, 2)

@@ -18,7 +18,7 @@ from launch import train
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*hz.py"))
 
-pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ from jaxcodec.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from jaxcodec.training import checkpoints, sharding
 from jaxcodec.training.config import Mesh
 from jaxcodec.training.state import init_state
 
-pytestmark = pytest.mark.unoptimized
-
 
 def test_meshes_take_all_devices_or_say_why_not():
   devices = jax.devices()

@@ -16,8 +16,6 @@ from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses
 from jaxcodec.training.state import init_state
 from jaxcodec.training.step import _forward, _gradients, train_step
 
-pytestmark = pytest.mark.unoptimized
-
 KEY = 7
 
 

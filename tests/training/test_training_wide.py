@@ -14,8 +14,6 @@ from jaxcodec.training import checkpoints, sharding
 from jaxcodec.training.config import Mesh, Quantization
 from jaxcodec.training.placed import arguments, placed_step
 
-pytestmark = pytest.mark.unoptimized
-
 ENTRIES = 2**20
 
 
