@@ -55,7 +55,9 @@ def settled(state: TrainState, new: TrainState, gradients, terms, metrics):
     "gradients": [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)],
     "losses": {name: jnp.isfinite(value) for name, value in terms.items()},
   }
-  good = jnp.stack(jax.tree.leaves(finite)).all()
+  flags = jnp.stack(jax.tree.leaves(finite)).astype(jnp.float32)
+  # A product stands by itself. XLA would put `all` into every array's update, hundreds of times.
+  good = jnp.vdot(flags, flags) == flags.size
   new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
   bad = (~good).astype(jnp.int32)
   new = new._replace(

@@ -12,8 +12,8 @@ import soundfile
 from PIL import Image
 
 import jaxcodec
+from configs import vqgan_256
 from jaxcodec.training import loop
-from launch import train
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*hz.py"))
@@ -40,12 +40,11 @@ def test_three_steps_make_a_codec(name, tmp_path):
 
 
 def test_photographs_train_a_tokenizer_of_pictures(data, tmp_path):
-  file = tmp_path / "tiny.py"
-  file.write_text("from configs.vqgan_256 import tiny as get_config\n")
-  photos = data / "photos" / "photos_val.tar"
-  run = tmp_path / "run"
-  call = ["--config", str(file), "--workdir", str(run), "--set", f"data.sources={photos}"]
-  assert train.main([*call, "--set", "num_steps=6", "--set", "samples_every=6"]) == 0
+  photos, run = data / "photos" / "photos_val.tar", tmp_path / "run"
+  config = vqgan_256.tiny()
+  sources = dataclasses.replace(config.data, sources=(str(photos),))
+  config = dataclasses.replace(config, data=sources, num_steps=6, samples_every=6)
+  loop.run(config, run, quiet=True, devices=jax.devices()[:1])
   codec = jaxcodec.load(run)
   x = np.asarray(Image.open(run / "samples" / "00000006_original.png"), np.float32) / 127.5 - 1
   apply = jax.jit(codec.module.apply, static_argnames="method")
