@@ -15,6 +15,7 @@ from safetensors.numpy import save as serialize
 from jaxcodec import atomic
 from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
+from jaxcodec.audio.hifi_codec import HiFiCodec
 from jaxcodec.audio.lyra import Lyra
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.audio.mimi import Mimi
@@ -31,6 +32,7 @@ _VERSION = 1
 _SYSTEMS: dict[str, type[CodecModule]] = {
   "dac": Dac,
   "encodec": Encodec,
+  "hifi-codec": HiFiCodec,
   "lyra": Lyra,
   "lyra-exact": LyraExact,
   "mimi": Mimi,

@@ -7,9 +7,9 @@ x is [B, T, C].
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxcodec import functional as F
+from jaxcodec.layers.norms import norm_over_time
 
 Norm = Literal["time_group"] | None
 
@@ -142,11 +142,7 @@ def _kernel_shape(layer, x):
 def _normalise(layer, y, state, final, length):
   if layer.norm is None:
     return y
-  if state is not None or not final or layer.causal:
+  if layer.causal:
     raise ValueError("a norm over time needs the whole signal: use it with causal=False")
   norm = nn.GroupNorm(num_groups=1, epsilon=1e-5, use_fast_variance=False, name="norm")
-  there = None
-  if length is not None:
-    steps = jnp.arange(y.shape[1])[:, None] < length[:, None, None]
-    there = jnp.broadcast_to(steps, y.shape)
-  return norm(y.astype(jnp.float32), mask=there)
+  return norm_over_time(norm, y, state, final, length)
