@@ -16,6 +16,7 @@ from jaxcodec.hub import (
   native,
   picture,
   run,
+  vocos,
 )
 from jaxcodec.hub.checkpoint import read_config
 from jaxcodec.hub.torch_archive import read_torch
@@ -38,8 +39,8 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec | La
       directory of the Hugging Face's layout (`config.json`, `model.safetensors`); a repository of
       theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
       directory that holds it; a `state_dict` of a CompressAI picture codec, as `.pth` or
-      `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec; or a
-      directory with the three `.tflite` files of Lyra V2.
+      `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec,
+      WavTokenizer or Language-Codec; or a directory with the three `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -101,6 +102,10 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec | LatentCodec:
   weights = directory / "weights.pth"
   if weights.is_file() and not (directory / "config.json").is_file():
     return dac.load_original(weights, name)
+  if not (directory / "config.json").is_file():
+    described = vocos.find_config(directory)
+    if described is not None:
+      return vocos.load_vocos(directory, described, name)
   config = read_config(directory)
   if native.is_native(config) and config.get("system") in picture.SYSTEMS:
     return picture.load_picture(directory, config)

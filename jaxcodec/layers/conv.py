@@ -99,21 +99,25 @@ class ConvTranspose1d(nn.Module):
 
 
 class DepthwiseConv1d(nn.Module):
-  """Causal convolution with one filter per channel, zeros before the start.
+  """Convolution with one filter per channel, zeros outside the signal.
 
-  Attributes: as `Conv1d`.
+  Attributes: as `Conv1d`; without `causal` the width is odd and nothing is dilated.
   """
 
   kernel_size: int
   dilation: int = 1
+  causal: bool = True
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
-    del final, length  # Nothing stands after the end.
     init = nn.initializers.normal(self.kernel_size**-0.5)
     kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
     bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-    return F.causal_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
+    if self.causal:  # Nothing stands after the end.
+      return F.causal_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
+    if self.dilation > 1 or self.kernel_size % 2 == 0:
+      raise ValueError("a centred depthwise convolution has an odd width and no dilation")
+    return F.same_depthwise_conv(x, kernel, bias, state, final=final, length=length)
 
 
 class DepthwiseConvTranspose1d(nn.Module):
