@@ -44,7 +44,7 @@ def main() -> None:
   parser.add_argument("--seeds", type=int, default=3)
   options = parser.parse_args()
   configs = {name: config_of(*arm, options.steps) for name, arm in ARMS.items()}
-  clips = short_runs.test_clips(options.data)
+  clips = short_runs.held_out_clips(options.data)
   found: dict[str, list[short_runs.Found]] = {name: [] for name in ARMS}
   sizes = {}
   for seed in range(options.seeds):

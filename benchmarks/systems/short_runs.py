@@ -60,7 +60,7 @@ def crops(folder: pathlib.Path, config: Train, seed: int) -> list[np.ndarray]:
   return [data[step] for step in range(config.num_steps)]
 
 
-def test_clips(folder: pathlib.Path, count: int = 16, seconds: int = 3) -> np.ndarray:
+def held_out_clips(folder: pathlib.Path, count: int = 16, seconds: int = 3) -> np.ndarray:
   """The first seconds of lossless clips that have them, of `speech_test.tar`: [count, time, 1]."""
   found = []
   with tarfile.open(folder / "speech_test.tar") as tar:

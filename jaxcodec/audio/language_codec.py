@@ -1,11 +1,11 @@
 """Language-Codec: speech as codes of which the first ones say little each.
 
-The idea: the first three codebooks code a third of the latent's channels each, side by side, and the
-others what all three leave over. So no code holds most of the signal, and a language model can
+The idea: the first three codebooks code a third of the latent's channels each, side by side, and
+the others what all three leave over. So no code holds most of the signal, and a language model can
 foretell the first ones from text. The decoder is Vocos.
-Source: Ji et al., https://arxiv.org/abs/2402.12208; github.com/jishengpeng/Languagecodec. Its method
-`encode` is a plain residual quantizer, which its weights were not trained for; codes here are those
-of its forward pass.
+Source: Ji et al., https://arxiv.org/abs/2402.12208; github.com/jishengpeng/Languagecodec. Its
+method `encode` is a plain residual quantizer, which its weights were not trained for; codes here
+are those of its forward pass.
 """
 
 import math

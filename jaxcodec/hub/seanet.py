@@ -15,9 +15,10 @@ class Names(NamedTuple):
   conv: str = "conv."
 
 
-def seanet_encoder(
-  tensors: Tensors, net: SEANetConfig, names: Names = Names("encoder.layers.")
-) -> dict[str, Any]:
+_ENCODER, _DECODER = Names("encoder.layers."), Names("decoder.layers.")
+
+
+def seanet_encoder(tensors: Tensors, net: SEANetConfig, names: Names = _ENCODER) -> dict[str, Any]:
   """Parameters of `SEANetEncoder` from the numbered layers."""
   layers = _Layers(tensors, names, net)
   width = net.num_filters
@@ -35,9 +36,7 @@ def seanet_encoder(
   return params
 
 
-def seanet_decoder(
-  tensors: Tensors, net: SEANetConfig, names: Names = Names("decoder.layers.")
-) -> dict[str, Any]:
+def seanet_decoder(tensors: Tensors, net: SEANetConfig, names: Names = _DECODER) -> dict[str, Any]:
   """Parameters of `SEANetDecoder` from the numbered layers."""
   layers = _Layers(tensors, names, net)
   width = net.num_filters * 2 ** len(net.strides)

@@ -69,13 +69,14 @@ def kmeans(config: Train, params, key, z):
   """`(codebooks, EmaState)` of k-means on latents z [..., D], stage by stage in each part."""
   nothing = jnp.full((*z.shape[:-1], len(config.codec.codebook_sizes)), -1, jnp.int32)
   given = inputs(config, params, z, nothing)
+  bands = _quantizer(config, lambda quantizer: getattr(quantizer, "bands", lambda: None)())
   found, start = [], 0
   shapes = []
   for path in paths(config):
     *groups, stages, size, _ = _at(params["quantizer"], path).shape
     shapes += [(stages, size)] * math.prod(groups)
   for (stages, size), part_key in zip(shapes, jax.random.split(key, len(shapes)), strict=True):
-    found.append(F.residual_kmeans(part_key, given[start], stages, size))
+    found.append(F.residual_kmeans(part_key, given[start], stages, size, bands=bands))
     start += stages
   return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 

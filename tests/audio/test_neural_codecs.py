@@ -10,13 +10,24 @@ import soundfile
 from random_params import draw_params
 
 import jaxcodec
-from jaxcodec import chunked, cli
+from jaxcodec import chunked, cli, functional as F
 from jaxcodec.audio.hifi_codec import HiFiCodec, HiFiConfig
+from jaxcodec.audio.language_codec import LanguageCodec
+from jaxcodec.audio.wavtokenizer import WavTokenizer
+from jaxcodec.data.sound import Sound
+from jaxcodec.decoders.vocos import VocosConfig
+from jaxcodec.layers.seanet import SEANetConfig
+from jaxcodec.training import codebooks
+from jaxcodec.training.config import Adam, LearningRate, Losses, Train
 
 pytestmark = pytest.mark.unoptimized
 
 HOP, FRAMES = 6, 24
 LENGTH = FRAMES * HOP - 2
+NET = SEANetConfig(
+  num_filters=2, strides=(6,), dimension=8, num_lstm_layers=1, causal=False, pad_mode="reflect"
+)
+VOCOS = VocosConfig(width=8, hidden=12, num_layers=1, window_length=24)
 MODULES = {
   "hifi-codec": HiFiCodec(
     net=HiFiConfig(
@@ -33,7 +44,24 @@ MODULES = {
     num_codebooks=4,
     codebook_size=16,
     bitrates=(16_000,),
-  )
+  ),
+  "wavtokenizer": WavTokenizer(
+    net=NET,
+    vocos=VOCOS,
+    num_groups=2,
+    sample_rate=6000,
+    num_codebooks=1,
+    codebook_size=32,
+    bitrates=(5000,),
+  ),
+  "language-codec": LanguageCodec(
+    net=NET,
+    vocos=VOCOS,
+    sample_rate=6000,
+    num_codebooks=4,
+    codebook_size=16,
+    bitrates=(12_000, 16_000),
+  ),
 }
 EVERY = pytest.mark.parametrize("name", MODULES)
 
@@ -146,3 +174,47 @@ def test_a_group_of_codes_is_one_stage_of_all_groups():
     lambda codec, x: codec.module.apply({"params": codec.params}, x, 2, method="encode")
   )
   np.testing.assert_array_equal(first(codec, x), want[..., :2])
+
+
+def test_moving_averages_write_the_codebooks_of_groups_and_of_bands():
+  """At a decay of 0 an entry becomes the mean of the vectors that chose it."""
+  z = np.random.default_rng(5).normal(size=(400, 8)).astype(np.float32)
+  for name, groups in (("hifi-codec", 2), ("language-codec", 1)):
+    config = Train(
+      name=name,
+      codec=MODULES[name],
+      data=Sound(segment_seconds=1.0),
+      batch_size=1,
+      num_steps=1,
+      optimizer=Adam(rate=LearningRate(peak=1.0)),
+      losses=Losses(l1=1.0),
+    )
+    params = codec_of(name).params
+
+    @jax.jit
+    def update(params, z, config=config):
+      found = config.codec.apply({"params": params}, z, method=lambda codec, z: codec.quantizer(z))
+      state = F.ema_state(codebooks.read(config, params))
+      statistics = F.CodeStatistics(*codebooks.statistics(found.statistics))
+      written, _ = F.ema_update(state, statistics, 0.0)
+      started, _ = codebooks.kmeans(config, params, jax.random.key(0), z)
+      new = codebooks.write(config, params, written)["quantizer"]["codebooks"]
+      return found.codes, new, started
+
+    codes, new, started = map(np.asarray, update(params, z))
+    width = 8 // groups
+    new = new.reshape(groups, -1, 16, width)
+    for group in range(groups):
+      part = z[:, group * width : (group + 1) * width].copy()
+      if name == "language-codec":
+        part[:, 8 // 3 :] = 0
+      chosen = codes[:, group]
+      for entry in np.unique(chosen):
+        mean = part[chosen == entry].mean(axis=0)
+        np.testing.assert_allclose(new[group, 0, entry], mean, atol=1e-3)
+  # k-means, too, leaves zeros outside the bands of 2, 3 and 3 channels.
+  for stage, band in enumerate((slice(0, 2), slice(2, 5), slice(5, 8))):
+    outside = np.delete(started[stage], band, axis=1)
+    assert not outside.any()
+    assert started[stage][:, band].std() > 0.3
+  assert started[3].std() > 0.05

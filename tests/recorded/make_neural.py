@@ -161,7 +161,7 @@ def vocos_case(parts, seed: int, settings, latents: int, filters: int, stages: i
       n_filters=filters,
       ratios=strides,
       true_skip=False,
-    ),  # fmt: skip
+    ),
     quantization.LanguageVectorQuantization(
       num_quantizers=stages, dim=latents, codebook_size=size, kmeans_init=True
     ),
@@ -204,13 +204,21 @@ def vocos_case(parts, seed: int, settings, latents: int, filters: int, stages: i
   }
 
 
+def narrow_backbone(latents: int, width: int, hidden: int) -> dict[str, int]:
+  return {
+    "input_channels": latents,
+    "dim": width,
+    "intermediate_dim": hidden,
+    "num_layers": 2,
+    "adanorm_num_embeddings": 4,
+  }
+
+
 def wavtokenizer(sources: pathlib.Path) -> dict[str, np.ndarray]:
   """At a sixteenth of the published widths; frames of 600 samples."""
   parts = vocos_parts(sources, "WavTokenizer", "encoder", "decoder")
   features = {"dowmsamples": [6, 5, 5, 4], "num_quantizers": 1, "vq_bins": 32}
-  backbone = {
-    "input_channels": 24, "dim": 64, "intermediate_dim": 96, "num_layers": 2, "adanorm_num_embeddings": 4,
-  }  # fmt: skip
+  backbone = narrow_backbone(24, 64, 96)
   head = {"dim": 64, "n_fft": 2400, "hop_length": 600, "padding": "same"}
   return vocos_case(parts, 3, (features, backbone, head), 24, 2, 1, 32)
 
@@ -218,9 +226,7 @@ def wavtokenizer(sources: pathlib.Path) -> dict[str, np.ndarray]:
 def language_codec(sources: pathlib.Path) -> dict[str, np.ndarray]:
   """Narrow; bands of 6, 7 and 7 channels."""
   parts = vocos_parts(sources, "Languagecodec", "languagecodec_encoder", "languagecodec_decoder")
-  backbone = {
-    "input_channels": 20, "dim": 32, "intermediate_dim": 48, "num_layers": 2, "adanorm_num_embeddings": 4,
-  }  # fmt: skip
+  backbone = narrow_backbone(20, 32, 48)
   head = {"dim": 32, "n_fft": 1280, "hop_length": 320, "padding": "same"}
   return vocos_case(parts, 5, ({}, backbone, head), 20, 2, 5, 32)
 
