@@ -77,7 +77,9 @@ def held_out_clips(folder: pathlib.Path, count: int = 16, seconds: int = 3) -> n
 
 @functools.cache
 def _compiled(config: Train):
-  init = jax.jit(functools.partial(init_state, config=config))
+  # It runs once; on a CPU, optimizing its many draws takes far longer than they do.
+  quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+  init = jax.jit(functools.partial(init_state, config=config), compiler_options=quick)
   step = jax.jit(functools.partial(train_step, config=config), donate_argnums=0)
   return init, step
 
