@@ -2,7 +2,8 @@
 
 The codes are those of the whole signal and so, to rounding, are the samples: a codec carries its
 state from chunk to chunk (see `codec.encode_chunk`); one that cuts the signal into segments does
-some segments at a time. Chunks have one shape, and the last one is filled up to one of a few, so
+some segments at a time. A half of a codec that sees all of a signal at once is given the whole, and
+memory then grows with it. Chunks have one shape, and the last one is filled up to one of a few, so
 that few compilations serve every length.
 """
 
@@ -49,6 +50,8 @@ def shapes(codec: Codec, num_samples: int, frames: int) -> tuple[int, ...]:
   if codec.module.segment_frames:
     return (num_samples,)
   count = codec.module.num_frames(num_samples)
+  if not codec.module.encoder_streams:
+    return (rounded_up(count),)
   last = (count - 1) % frames + 1
   if not codec.causal and count > frames:
     last += frames
@@ -70,7 +73,8 @@ def encode_blocks(
   """
   if codec.module.segment_frames:
     return _encode_segments(codec, blocks, frames, bitrate)
-  codes = _encode_stream(codec, blocks, frames, bitrate)
+  encode = _encode_stream if codec.module.encoder_streams else _encode_whole
+  codes = encode(codec, blocks, frames, bitrate)
   return ((chunk, None) for chunk, _ in regroup(codes, frames))
 
 
@@ -85,8 +89,10 @@ def decode_blocks(
   """
   if codec.module.segment_frames:
     waves = _decode_segments(codec, chunks, frames, num_samples)
-  else:
+  elif codec.module.decoder_streams:
     waves = _decode_stream(codec, (codes for codes, _ in chunks), frames)
+  else:
+    waves = _decode_whole(codec, [codes for codes, _ in chunks])
   for wave in waves:
     wave = wave[:, :num_samples]
     num_samples -= wave.shape[1]
@@ -118,7 +124,10 @@ def span(codec: Codec, num_samples: int, first: int, stop: int) -> Span:
   module = codec.module
   if module.segment_frames:
     return _span_of_segments(codec, num_samples, first, stop)
-  hop, reach, count = codec.hop_length, module.decoder_reach, module.num_frames(num_samples)
+  hop, count = codec.hop_length, module.num_frames(num_samples)
+  if not module.decoder_streams:
+    return Span(0, count, 0, num_samples)
+  reach = module.decoder_reach
   start = 0 if reach.before is None else max(0, first // hop - reach.before)
   end = min(count, (stop - 1) // hop + 1 + reach.after)
   return Span(start, end, start * hop, min(num_samples, end * hop) - start * hop)
@@ -195,6 +204,28 @@ def _decode_stream(codec: Codec, chunks, frames: int) -> Iterator[np.ndarray]:
     codes = np.pad(codes, ((0, 0), (0, fill), (0, 0)), constant_values=-1)
     state, y = _decode_chunk(codec, state, codes, **ending)
     yield np.asarray(y)[:, : y.shape[1] - fill * codec.hop_length]
+
+
+def _encode_whole(codec: Codec, blocks, frames: int, bitrate) -> Iterator[np.ndarray]:
+  del frames  # They are regrouped by the caller.
+  held = list(blocks)
+  x = np.concatenate(held, axis=1) if held else np.zeros((1, 0, codec.channels), np.float32)
+  count = codec.module.num_frames(x.shape[1])
+  if count:
+    fill = rounded_up(count) * codec.hop_length - x.shape[1]
+    length = np.full(x.shape[0], x.shape[1])
+    x = np.pad(x, ((0, 0), (0, fill), (0, 0)))
+    yield np.asarray(_encode(codec, x, bitrate=bitrate, length=length))[:, :count]
+
+
+def _decode_whole(codec: Codec, chunks: list[np.ndarray]) -> Iterator[np.ndarray]:
+  if not chunks:
+    return
+  codes = np.concatenate(chunks, axis=1)
+  count = codes.shape[1]
+  codes = np.pad(codes, ((0, 0), (0, rounded_up(count) - count), (0, 0)), constant_values=-1)
+  length = np.full(codes.shape[0], count * codec.hop_length)
+  yield np.asarray(_decode(codec, codes, length=length))[:, : count * codec.hop_length]
 
 
 def _filling(codec: Codec, count: int, frames: int, final: bool) -> tuple[int, dict[str, Any]]:

@@ -153,9 +153,9 @@ def init_stream(codec: Codec, batch: int = 1) -> StreamState:
   """State before a signal's first chunk, for `encode_chunk` and `decode_chunk`.
 
   Raises:
-    ValueError: if the codec takes a signal only whole.
+    ValueError: if the codec takes signals and codes only whole.
   """
-  _require_streaming(codec)
+  _require_streaming(codec, codec.module.encoder_streams or codec.module.decoder_streams)
   if not codec.module.pads_with_zeros:
     return StreamState(None, None)
   leaves, structure = jax.tree.flatten(codec.params)
@@ -188,7 +188,7 @@ def reset_stream(codec: Codec, state: StreamState, rows: jax.Array) -> StreamSta
   Raises:
     ValueError: if the codec is not causal: then the rows of a batch start and end together.
   """
-  _require_streaming(codec)
+  _require_streaming(codec, codec.streams)
   if not codec.causal:
     raise ValueError(f"codec {codec.name} is not causal: rows of a batch start together")
 
@@ -223,7 +223,7 @@ def encode_chunk(
     ValueError: as `encode`, and if the codec takes a signal only whole or the chunk's length does
       not fit.
   """
-  _require_streaming(codec)
+  _require_streaming(codec, codec.module.encoder_streams)
   chunk = _signal(codec, chunk)
   if not final and (chunk.shape[1] == 0 or chunk.shape[1] % codec.hop_length):
     raise ValueError(f"a chunk of {chunk.shape[1]} samples is no multiple of {codec.hop_length}")
@@ -261,7 +261,7 @@ def decode_chunk(
     length: int `[batch]`, for final codes that are padded to some shape: the frames of each row.
       The last `(frames - length) * hop_length` samples then have no meaning.
   """
-  _require_streaming(codec)
+  _require_streaming(codec, codec.module.decoder_streams)
   codes = _codes(codec, codes)
   if codes.shape[1] == 0 and codec.causal:
     return state, jnp.zeros((codes.shape[0], 0, codec.channels))
@@ -318,6 +318,6 @@ def _lengths(length, batch: int, final: bool = True):
   return length
 
 
-def _require_streaming(codec: Codec) -> None:
-  if not codec.streams:
-    raise ValueError(f"codec {codec.name} normalises over segments: it takes a signal whole")
+def _require_streaming(codec: Codec, streams: bool) -> None:
+  if not streams:
+    raise ValueError(f"codec {codec.name} sees all of a signal at once: it takes it whole")

@@ -51,3 +51,30 @@ def _of_size(name: str, u: np.ndarray) -> np.ndarray:
   if name.split(".")[-2] in ("conv2", "conv3") or ".conv.4." in name:
     gain = 0.3  # What is added to an identity.
   return gain * u * math.sqrt(3 / math.prod(u.shape[1:]))
+
+
+def draw_sound(names_and_shapes: dict[str, list[int]], seed: int = 0) -> dict[str, np.ndarray]:
+  """An array for each name of a sound codec's state dict, such that signals keep their size."""
+  words = np.random.PCG64(seed)
+  arrays = {}
+  for name, shape in names_and_shapes.items():
+    raw = words.random_raw(max(1, math.prod(shape))) >> np.uint64(40)
+    u = raw.astype(np.float64).reshape(shape) / 2**23 - 1  # In [-1, 1).
+    arrays[name] = _sound_of_size(name.split(".")[-1], u).astype(np.float32)
+  return arrays
+
+
+def _sound_of_size(name: str, u: np.ndarray) -> np.ndarray:
+  if name in ("weight_g", "gamma"):
+    return 0.8 + 0.2 * u
+  if name.startswith("bias") or name == "shift":
+    return 0.03 * u
+  if u.ndim < 2 or name == "scale":
+    return 1 + 0.2 * u
+  return u * math.sqrt(3 / math.prod(u.shape[1:]))
+
+
+def draw_signal(seed: int, *shape: int) -> np.ndarray:
+  """Noise within [-0.5, 0.5)."""
+  raw = np.random.PCG64(seed).random_raw(math.prod(shape)) >> np.uint64(40)
+  return (raw.astype(np.float64).reshape(shape) / 2**24 - 0.5).astype(np.float32)

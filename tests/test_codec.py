@@ -497,7 +497,7 @@ def test_a_stream_may_end_with_an_empty_chunk():
 
 
 def test_what_cannot_stream_says_so():
-  with pytest.raises(ValueError, match="normalises over segments: it takes a signal whole"):
+  with pytest.raises(ValueError, match="sees all of a signal at once: it takes it whole"):
     jaxcodec.init_stream(codec_of("segmented"))
   codec = codec_of("zero")
   with pytest.raises(ValueError, match="a chunk of 7 samples is no multiple of 6"):

@@ -76,7 +76,11 @@ class Encodec(SoundCodec):
     return bool(self.segment_length)
 
   @property
-  def streams(self) -> bool:
+  def encoder_streams(self) -> bool:
+    return not self.segment_length
+
+  @property
+  def decoder_streams(self) -> bool:
     return not self.segment_length
 
   @property

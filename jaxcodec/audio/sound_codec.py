@@ -56,9 +56,19 @@ class SoundCodec(nn.Module):
     return False
 
   @property
-  def streams(self) -> bool:
-    """Whether a signal may come in chunks, with the result of the whole."""
+  def encoder_streams(self) -> bool:
+    """Whether a signal may come in chunks, with the codes of the whole."""
     return True
+
+  @property
+  def decoder_streams(self) -> bool:
+    """Whether codes may come in chunks, with the signal of the whole."""
+    return True
+
+  @property
+  def streams(self) -> bool:
+    """Whether both hold."""
+    return self.encoder_streams and self.decoder_streams
 
   @property
   def pads_with_zeros(self) -> bool:

@@ -152,6 +152,11 @@ class GroupResidualVQ(nn.Module):
   def codebook_sizes(self) -> tuple[int, ...]:
     return (self.codebook_size,) * (self.num_groups * self.num_codebooks)
 
+  @property
+  def codebook_paths(self) -> tuple[tuple[str, ...], ...]:
+    """Where moving averages write among the parameters, [G, Q, K, D / G] as the statistics are."""
+    return (("codebooks",),)
+
   def setup(self):
     F.check_positive(
       num_groups=self.num_groups,

@@ -34,6 +34,7 @@ from jaxcodec.functional.conv import (
   pad as pad,
   same_conv as same_conv,
   same_conv_transpose as same_conv_transpose,
+  same_depthwise_conv as same_depthwise_conv,
 )
 from jaxcodec.functional.factorized import (
   FactorizedCodebooks as FactorizedCodebooks,
@@ -42,6 +43,10 @@ from jaxcodec.functional.factorized import (
   factorized_encode as factorized_encode,
   factorized_straight_through as factorized_straight_through,
   nearest_direction as nearest_direction,
+)
+from jaxcodec.functional.inverse_spectral import (
+  inverse_frames as inverse_frames,
+  overlap_frames as overlap_frames,
 )
 from jaxcodec.functional.key_value import (
   mean_entries as mean_entries,

@@ -160,6 +160,22 @@ def causal_depthwise_conv(x, kernel, bias=None, state=None, *, dilation: int = 1
   return (y if bias is None else y + bias), joined[:, steps:]
 
 
+def same_depthwise_conv(x, kernel, bias=None, state=None, *, final: bool = True, length=None):
+  """As `same_conv` with one filter of odd width per channel, kernel [width, C], between zeros."""
+  side = kernel.shape[0] // 2
+  x = absent_as_zero(x, length)
+  before = jnp.zeros((x.shape[0], side, x.shape[2]), x.dtype) if state is None else state
+  joined = jnp.concatenate([before, x], axis=1)
+  if final:
+    joined = jnp.pad(joined, ((0, 0), (0, side), (0, 0)))
+  steps = joined.shape[1] - 2 * side
+  if steps < 1:
+    return x[:, :0], joined
+  taps = [joined[:, i : i + steps] * kernel[i] for i in range(kernel.shape[0])]
+  y = sum(taps[1:], taps[0])
+  return (y if bias is None else y + bias), joined[:, steps:]
+
+
 def causal_conv_transpose(x, kernel, bias=None, state=None, *, stride: int, groups: int = 1):
   """Transposed convolution cut at the right to `T * stride` samples, so that it is causal.
 

@@ -53,16 +53,26 @@ def kmeans(key, rows, size: int, iterations: int = 10, valid=None):
   return centres, EmaState(running, centres * running[:, None])
 
 
-def residual_kmeans(key, rows, num_codebooks: int, size: int, iterations: int = 10, valid=None):
-  """k-means of each stage on what the stages before leave: `([Q, K, D], EmaState)`."""
+def residual_kmeans(
+  key, rows, num_codebooks: int, size: int, iterations: int = 10, valid=None, bands=None
+):
+  """k-means of each stage on what the stages before leave: `([Q, K, D], EmaState)`.
+
+  `bands` [Q, D] of zeros and ones are the channels that a stage sees; None for all.
+  """
   finite = jnp.isfinite(rows).all(axis=-1)
   valid = finite if valid is None else finite & valid
   rows = jnp.where(valid[:, None], rows.astype(jnp.float32), 0)
 
-  def stage(residual, key):
-    centres, ema = kmeans(key, residual, size, iterations, valid)
-    codes = jnp.where(valid, nearest_code(residual, centres), -1)
+  if bands is None:
+    bands = jnp.ones((num_codebooks, 1))
+
+  def stage(residual, inputs):
+    key, band = inputs
+    centres, ema = kmeans(key, residual * band, size, iterations, valid)
+    codes = jnp.where(valid, nearest_code(residual * band, centres), -1)
     return residual - lookup(codes, centres), (centres, ema)
 
-  _, found = jax.lax.scan(stage, rows, jax.random.split(key, num_codebooks))
+  stages = jax.random.split(key, num_codebooks), jnp.asarray(bands)
+  _, found = jax.lax.scan(stage, rows, stages)
   return found

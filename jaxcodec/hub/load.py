@@ -5,7 +5,19 @@ import pathlib
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import compressai, dac, encodec, foreign, lyra, mimi, native, picture, run
+from jaxcodec.hub import (
+  compressai,
+  dac,
+  encodec,
+  foreign,
+  hifi_codec,
+  lyra,
+  mimi,
+  native,
+  picture,
+  run,
+  vocos,
+)
 from jaxcodec.hub.checkpoint import read_config
 from jaxcodec.hub.torch_archive import read_torch
 from jaxcodec.image.latent_codec import LatentCodec
@@ -27,7 +39,8 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec | La
       directory of the Hugging Face's layout (`config.json`, `model.safetensors`); a repository of
       theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
       directory that holds it; a `state_dict` of a CompressAI picture codec, as `.pth` or
-      `.pth.tar`; or a directory with the three `.tflite` files of Lyra V2.
+      `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec,
+      WavTokenizer or Language-Codec; or a directory with the three `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -89,6 +102,10 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec | LatentCodec:
   weights = directory / "weights.pth"
   if weights.is_file() and not (directory / "config.json").is_file():
     return dac.load_original(weights, name)
+  if not (directory / "config.json").is_file():
+    described = vocos.find_config(directory)
+    if described is not None:
+      return vocos.load_vocos(directory, described, name)
   config = read_config(directory)
   if native.is_native(config) and config.get("system") in picture.SYSTEMS:
     return picture.load_picture(directory, config)
@@ -102,6 +119,8 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec | LatentCodec:
     return mimi.load_mimi(directory, name)
   if config.get("model_type") == "dac":
     return dac.load_dac(directory, name)
+  if hifi_codec.is_hifi_codec(config):
+    return hifi_codec.load_hifi_codec(directory, config, name)
   raise CodecError(
     f"{directory} holds no codec known here: model_type {config.get('model_type')!r}"
   )

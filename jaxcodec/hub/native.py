@@ -15,9 +15,12 @@ from safetensors.numpy import save as serialize
 from jaxcodec import atomic
 from jaxcodec.audio.dac import Dac
 from jaxcodec.audio.encodec import Encodec
+from jaxcodec.audio.hifi_codec import HiFiCodec
+from jaxcodec.audio.language_codec import LanguageCodec
 from jaxcodec.audio.lyra import Lyra
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.audio.mimi import Mimi
+from jaxcodec.audio.wavtokenizer import WavTokenizer
 from jaxcodec.codec import Codec, CodecModule
 from jaxcodec.errors import CodecError
 from jaxcodec.fingerprint import module_config
@@ -31,10 +34,13 @@ _VERSION = 1
 _SYSTEMS: dict[str, type[CodecModule]] = {
   "dac": Dac,
   "encodec": Encodec,
+  "hifi-codec": HiFiCodec,
+  "language-codec": LanguageCodec,
   "lyra": Lyra,
   "lyra-exact": LyraExact,
   "mimi": Mimi,
   "vqgan": Vqgan,
+  "wavtokenizer": WavTokenizer,
 }
 
 

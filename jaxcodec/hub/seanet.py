@@ -1,6 +1,6 @@
-"""SEANet's parameters from the Hugging Face layouts of EnCodec and Mimi."""
+"""SEANet's parameters from the Hugging Face layouts of EnCodec and Mimi, and from encodec's own."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -8,9 +8,19 @@ from jaxcodec.hub.checkpoint import Tensors, folded_weight
 from jaxcodec.layers.seanet import SEANetConfig
 
 
-def seanet_encoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
-  """Parameters of `SEANetEncoder` from the numbered layers `encoder.layers.N`."""
-  layers = _Layers(tensors, "encoder", net)
+class Names(NamedTuple):
+  """What a layout calls layers: `{start}{N}.`, and within them a convolution's weights."""
+
+  start: str
+  conv: str = "conv."
+
+
+_ENCODER, _DECODER = Names("encoder.layers."), Names("decoder.layers.")
+
+
+def seanet_encoder(tensors: Tensors, net: SEANetConfig, names: Names = _ENCODER) -> dict[str, Any]:
+  """Parameters of `SEANetEncoder` from the numbered layers."""
+  layers = _Layers(tensors, names, net)
   width = net.num_filters
   params = {"conv_in": layers.conv(net.channels, width, net.kernel_size)}
   for i, stride in enumerate(net.strides):
@@ -26,9 +36,9 @@ def seanet_encoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
   return params
 
 
-def seanet_decoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
-  """Parameters of `SEANetDecoder` from the numbered layers `decoder.layers.N`."""
-  layers = _Layers(tensors, "decoder", net)
+def seanet_decoder(tensors: Tensors, net: SEANetConfig, names: Names = _DECODER) -> dict[str, Any]:
+  """Parameters of `SEANetDecoder` from the numbered layers."""
+  layers = _Layers(tensors, names, net)
   width = net.num_filters * 2 ** len(net.strides)
   params = {"conv_in": layers.conv(net.dimension, width, net.kernel_size)}
   if net.num_lstm_layers:
@@ -47,11 +57,11 @@ def seanet_decoder(tensors: Tensors, net: SEANetConfig) -> dict[str, Any]:
 class _Layers:
   """Walks the numbered layers of one half; activations have numbers too."""
 
-  def __init__(self, tensors: Tensors, half: str, net: SEANetConfig):
-    self.tensors, self.half, self.net, self.index = tensors, half, net, 0
+  def __init__(self, tensors: Tensors, names: Names, net: SEANetConfig):
+    self.tensors, self.names, self.net, self.index = tensors, names, net, 0
 
   def skip(self) -> str:
-    prefix = f"{self.half}.layers.{self.index}."
+    prefix = f"{self.names.start}{self.index}."
     self.index += 1
     return prefix
 
@@ -83,7 +93,7 @@ class _Layers:
     return params
 
   def _conv(self, prefix: str, shape: tuple[int, ...], features: int, axes) -> dict[str, Any]:
-    name = prefix + "conv."
+    name = prefix + self.names.conv
     kernel = folded_weight(self.tensors, name, shape)
     params: dict[str, Any] = {
       "kernel": jnp.asarray(kernel.transpose(axes)),

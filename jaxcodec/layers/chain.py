@@ -34,3 +34,12 @@ class Chain:
       x = jnp.concatenate([self.before["lag"], x], axis=1)
     self.after["lag"] = x[:, y.shape[1] :]
     return x[:, : y.shape[1]] + y
+
+  def level(self, *branches):
+    """What all branches have, as they may lag by different numbers of steps; the rest waits."""
+    if self.before is not None:
+      pairs = zip(self.before["ahead"], branches, strict=True)
+      branches = tuple(jnp.concatenate(pair, axis=1) for pair in pairs)
+    steps = min(y.shape[1] for y in branches)
+    self.after["ahead"] = tuple(y[:, steps:] for y in branches)
+    return [y[:, :steps] for y in branches]

@@ -7,9 +7,9 @@ x is [B, T, C].
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxcodec import functional as F
+from jaxcodec.layers.norms import norm_over_time
 
 Norm = Literal["time_group"] | None
 
@@ -99,21 +99,25 @@ class ConvTranspose1d(nn.Module):
 
 
 class DepthwiseConv1d(nn.Module):
-  """Causal convolution with one filter per channel, zeros before the start.
+  """Convolution with one filter per channel, zeros outside the signal.
 
-  Attributes: as `Conv1d`.
+  Attributes: as `Conv1d`; without `causal` the width is odd and nothing is dilated.
   """
 
   kernel_size: int
   dilation: int = 1
+  causal: bool = True
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
-    del final, length  # Nothing stands after the end.
     init = nn.initializers.normal(self.kernel_size**-0.5)
     kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
     bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-    return F.causal_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
+    if self.causal:  # Nothing stands after the end.
+      return F.causal_depthwise_conv(x, kernel, bias, state, dilation=self.dilation)
+    if self.dilation > 1 or self.kernel_size % 2 == 0:
+      raise ValueError("a centred depthwise convolution has an odd width and no dilation")
+    return F.same_depthwise_conv(x, kernel, bias, state, final=final, length=length)
 
 
 class DepthwiseConvTranspose1d(nn.Module):
@@ -142,11 +146,7 @@ def _kernel_shape(layer, x):
 def _normalise(layer, y, state, final, length):
   if layer.norm is None:
     return y
-  if state is not None or not final or layer.causal:
+  if layer.causal:
     raise ValueError("a norm over time needs the whole signal: use it with causal=False")
   norm = nn.GroupNorm(num_groups=1, epsilon=1e-5, use_fast_variance=False, name="norm")
-  there = None
-  if length is not None:
-    steps = jnp.arange(y.shape[1])[:, None] < length[:, None, None]
-    there = jnp.broadcast_to(steps, y.shape)
-  return norm(y.astype(jnp.float32), mask=there)
+  return norm_over_time(norm, y, state, final, length)

@@ -225,6 +225,48 @@ class MultiScaleWave(nn.Module):
     return Judgement(NormedConv(1, (3,), (1,), (1,), name=f"head_{scale}")(y), features)
 
 
+class MultiScaleGrouped(nn.Module):
+  """HiFi-GAN's discriminator of waves at full, half and quarter rate: long kernels, many groups.
+
+  All kernels have weight norm; the source has spectral norm at the full rate.
+  Source: https://arxiv.org/abs/2010.05646, section 2.3; models.py of its code.
+
+  Attributes:
+    scales: rates, each half of the one before.
+    width: channels of the first layer, a multiple of 16; they grow eightfold.
+    dtype: of the computation.
+  """
+
+  scales: int = 3
+  width: int = 128
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x) -> list[Judgement]:
+    x, found = x.astype(self.dtype), []
+    for scale in range(self.scales):
+      found.append(self._scale(x, scale))
+      x = nn.avg_pool(x, (4,), (2,), ((2, 2),))
+    return found
+
+  def _scale(self, y, scale: int) -> Judgement:
+    features = []
+    # (growth, taps, stride, groups) of each layer.
+    layers = ((1, 15, 1, 1), (1, 41, 2, 4), (2, 41, 2, 16), (4, 41, 4, 16), (8, 41, 4, 16))
+    for i, (growth, taps, stride, groups) in enumerate((*layers, (8, 41, 1, 16), (8, 5, 1, 1))):
+      layer = NormedConv(
+        self.width * growth,
+        (taps,),
+        (stride,),
+        (taps // 2,),
+        groups=groups,
+        name=f"conv_{scale}_{i}",
+      )
+      y = _leaky(layer(y), 0.1)
+      features.append(y)
+    return Judgement(NormedConv(1, (3,), (1,), (1,), name=f"head_{scale}")(y), features)
+
+
 class MultiBandSTFT(nn.Module):
   """DAC's discriminator: complex spectra at several scales, each band with layers of its own.
 

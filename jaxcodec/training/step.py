@@ -246,7 +246,9 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
     "losses": parts,
     "metrics": quantized.metrics,
     "counts": F.code_counts(quantized.codes, max(config.codec.codebook_sizes)),
-    "statistics": () if quantized.statistics is None else tuple(quantized.statistics),
+    "statistics": (
+      () if quantized.statistics is None else codebooks_lib.statistics(quantized.statistics)
+    ),
     "z": z.astype(jnp.float32),
     "codes": quantized.codes,
   }

@@ -1,0 +1,102 @@
+"""Speed on a CPU, and compilation for TPU v5e, of neural sound codecs at their published sizes.
+
+Command: python -m benchmarks.systems.neural_speed [--only NAME] [--seconds 10] [--tpu]
+
+Weights are random. One row of sound; the best of three runs after one that compiles, as a multiple
+of real time. `--tpu` compiles both halves for one v5e chip instead and says how long it took; it
+needs `jax[tpu]` and no TPU.
+"""
+
+import argparse
+import functools
+import importlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcodec
+from jaxcodec import terminal
+
+CONFIGS = ("hifi_codec_24khz", "wavtokenizer_24khz", "language_codec_24khz")
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--only", choices=CONFIGS)
+  parser.add_argument("--seconds", type=float, default=10.0)
+  parser.add_argument("--tpu", action="store_true")
+  options = parser.parse_args()
+  unit = "compiled for v5e, s" if options.tpu else "times real time"
+  print(f"| configuration | million parameters | encode, {unit} | decode, {unit} |")
+  print("|---|---:|---:|---:|")
+  for name in [options.only] if options.only else CONFIGS:
+    module = importlib.import_module(f"configs.{name}").get_config().codec
+    length = round(options.seconds * module.sample_rate)
+    figures = (compile_seconds if options.tpu else speed)(module, length)
+    shapes = jax.tree.leaves(shapes_of(module).params)
+    millions = sum(int(np.prod(leaf.shape)) for leaf in shapes) / 1e6
+    print(f"| `{name}` | {millions:.1f} | {figures[0]:.1f} | {figures[1]:.1f} |", flush=True)
+
+
+def shapes_of(module) -> jaxcodec.Codec:
+  """A codec of shapes in place of weights."""
+  example = jax.ShapeDtypeStruct((1, *module.smallest), jnp.float32)
+  params = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
+  sizes = module.codebook_sizes
+  prior = jax.ShapeDtypeStruct((len(sizes), max(sizes)), jnp.int32)
+  return jaxcodec.Codec(module=module, params=params, prior=prior, name="random")
+
+
+def speed(module, length: int) -> tuple[float, float]:
+  """Multiples of real time."""
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    if leaf.dtype == jnp.int32:
+      return np.ones(leaf.shape, np.int32)
+    spread = max(1, np.prod(leaf.shape[:-1])) ** -0.5
+    return (spread * rng.standard_normal(leaf.shape, np.float32)).astype(np.float32)
+
+  codec = jax.device_put(jax.tree.map(draw, shapes_of(module)))
+  x = jnp.asarray(0.1 * rng.standard_normal((1, length, 1), np.float32))
+  encode, decode = jax.jit(jaxcodec.encode), jax.jit(jaxcodec.decode)
+  codes = encode(codec, x)
+  found = []
+  for run in (functools.partial(encode, codec, x), functools.partial(decode, codec, codes)):
+    run().block_until_ready()
+    times = []
+    for _ in range(3):
+      start = time.perf_counter()
+      run().block_until_ready()
+      times.append(time.perf_counter() - start)
+    found.append(length / module.sample_rate / min(times))
+  return found[0], found[1]
+
+
+def compile_seconds(module, length: int) -> tuple[float, float]:
+  """Seconds that the TPU compiler took for each half."""
+  from jax.sharding import SingleDeviceSharding
+
+  from jaxcodec.training import topology
+
+  place = SingleDeviceSharding(topology.slice_of("v5e:1x1").devices[0])
+
+  def placed(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+  codec = shapes_of(module)
+  x = jax.ShapeDtypeStruct((1, length, 1), jnp.float32)
+  codes = jax.eval_shape(jaxcodec.encode, codec, x)
+  found = []
+  for function, array in ((jaxcodec.encode, x), (jaxcodec.decode, codes)):
+    start = time.perf_counter()
+    topology.compiled(jax.jit(function).lower(placed(codec), placed(array)))
+    found.append(time.perf_counter() - start)
+  return found[0], found[1]
+
+
+if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
+  main()

@@ -1,0 +1,220 @@
+"""Codecs of which a half sees all of a signal at once: batches, chunks, files and the command."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from random_params import draw_params
+
+import jaxcodec
+from jaxcodec import chunked, cli, functional as F
+from jaxcodec.audio.hifi_codec import HiFiCodec, HiFiConfig
+from jaxcodec.audio.language_codec import LanguageCodec
+from jaxcodec.audio.wavtokenizer import WavTokenizer
+from jaxcodec.data.sound import Sound
+from jaxcodec.decoders.vocos import VocosConfig
+from jaxcodec.layers.seanet import SEANetConfig
+from jaxcodec.training import codebooks
+from jaxcodec.training.config import Adam, LearningRate, Losses, Train
+
+pytestmark = pytest.mark.unoptimized
+
+HOP, FRAMES = 6, 24
+LENGTH = FRAMES * HOP - 2
+NET = SEANetConfig(
+  num_filters=2, strides=(6,), dimension=8, num_lstm_layers=1, causal=False, pad_mode="reflect"
+)
+VOCOS = VocosConfig(width=8, hidden=12, num_layers=1, window_length=24)
+MODULES = {
+  "hifi-codec": HiFiCodec(
+    net=HiFiConfig(
+      encoder_width=4,
+      decoder_width=8,
+      strides=(6,),
+      kernel_sizes=(8,),
+      block_kernels=(3, 5),
+      dilations=(2,),
+      group_width=2,
+      dimension=8,
+    ),
+    sample_rate=6000,
+    num_codebooks=4,
+    codebook_size=16,
+    bitrates=(16_000,),
+  ),
+  "wavtokenizer": WavTokenizer(
+    net=NET,
+    vocos=VOCOS,
+    num_groups=2,
+    sample_rate=6000,
+    num_codebooks=1,
+    codebook_size=32,
+    bitrates=(5000,),
+  ),
+  "language-codec": LanguageCodec(
+    net=NET,
+    vocos=VOCOS,
+    sample_rate=6000,
+    num_codebooks=4,
+    codebook_size=16,
+    bitrates=(12_000, 16_000),
+  ),
+}
+EVERY = pytest.mark.parametrize("name", MODULES)
+
+encode, decode = jax.jit(jaxcodec.encode), jax.jit(jaxcodec.decode)
+encode_rows = jax.jit(lambda codec, x, length: jaxcodec.encode(codec, x, length=length))
+decode_rows = jax.jit(lambda codec, codes, length: jaxcodec.decode(codec, codes, length=length))
+encode_chunk = jax.jit(jaxcodec.encode_chunk, static_argnames="final")
+decode_chunk = jax.jit(jaxcodec.decode_chunk, static_argnames="final")
+
+
+def signal(batch, length, seed=0):
+  x = np.random.default_rng(seed).normal(size=(batch, length, 1))
+  return np.clip(0.3 * x, -1, 1).astype(np.float32)
+
+
+@functools.cache
+def codec_of(name):
+  """Random weights, and codebooks as wide as the latents."""
+  module = MODULES[name]
+  x = signal(2, LENGTH + 2, seed=1)
+  params = draw_params(module, x)
+  z = jax.jit(lambda p, x: module.apply({"params": p}, x, method="latents"))(params, x)
+  params["quantizer"]["codebooks"] *= z.std()
+  sizes = module.codebook_sizes
+  prior = jnp.ones((len(sizes), max(sizes)), jnp.int32)
+  return jaxcodec.Codec(module=module, params=params, prior=prior, name=name)
+
+
+@functools.cache
+def whole(name):
+  """A signal of two rows that ends within a frame, its codes, and what they decode to."""
+  x = signal(2, LENGTH)
+  codes = encode(codec_of(name), x)
+  return x, np.asarray(codes), np.asarray(decode(codec_of(name), codes))
+
+
+@EVERY
+def test_rows_of_their_own_lengths_are_coded_as_if_alone(name):
+  codec, (x, want, wave) = codec_of(name), whole(name)
+  assert min(len(np.unique(want[..., q])) for q in range(want.shape[-1])) > 3
+  assert wave.std() > 0.01
+  lengths = np.array([31, LENGTH])
+  codes = np.asarray(encode_rows(codec, x, lengths))
+  waves = np.asarray(decode_rows(codec, codes, lengths))
+  np.testing.assert_array_equal(codes[1], want[1])
+  alone = np.asarray(encode(codec, np.repeat(x[:1, :31], 2, axis=0)))[:1]
+  np.testing.assert_array_equal(codes[:1, :6], alone)
+  assert (codes[0, 6:] == -1).all()
+  assert not waves[0, 31:].any()
+  short = decode(codec, np.repeat(alone, 2, axis=0))[:1, :31]
+  np.testing.assert_allclose(waves[:1, :31], short, atol=1e-5)
+  np.testing.assert_allclose(waves[1, :LENGTH], wave[1, :LENGTH], atol=1e-5)
+
+
+@EVERY
+def test_the_half_that_streams_does_so_in_chunks_and_the_other_refuses(name):
+  codec, (x, codes, wave) = codec_of(name), whole(name)
+  halves = {
+    "encoder": (encode_chunk, x, HOP, codes),
+    "decoder": (decode_chunk, codes, 1, wave),
+  }
+  for half, (function, array, step, want) in halves.items():
+    state, parts = jaxcodec.init_stream(codec, 2), []
+    if not getattr(codec.module, f"{half}_streams"):
+      with pytest.raises(ValueError, match="sees all of a signal at once"):
+        function(codec, state, array, final=True)
+      continue
+    for start, stop in ((0, 9), (9, FRAMES)):
+      chunk = array[:, start * step : stop * step]
+      state, part = function(codec, state, chunk, final=stop == FRAMES)
+      parts.append(part)
+    got = np.concatenate(parts, axis=1)
+    np.testing.assert_allclose(got, want, atol=0 if half == "encoder" else 1e-5)
+
+
+@EVERY
+def test_files_hold_the_codes_of_the_whole_and_open_at_any_second(name):
+  codec, (x, codes, wave) = codec_of(name), whole(name)
+  blocks = [x[:, :50], x[:, 50:]]
+  stored = [part for part, _ in chunked.encode_blocks(codec, blocks, 10)]
+  assert [part.shape[1] for part in stored] == [10, 10, 4]
+  np.testing.assert_array_equal(np.concatenate(stored, axis=1), codes)
+  data = jaxcodec.compress(codec, x)
+  y = jaxcodec.decompress(data, codec)
+  assert y.shape == x.shape
+  np.testing.assert_allclose(y, wave[:, :LENGTH], atol=1e-5)
+  part = jaxcodec.decompress(data, codec, start=40 / 6000, duration=30 / 6000)
+  np.testing.assert_allclose(part, wave[:, 40:70], atol=1e-5)
+
+
+@pytest.mark.slow
+@EVERY
+def test_the_command_codes_a_file(name, tmp_path):
+  x, _, wave = whole(name)
+  jaxcodec.save(codec_of(name), tmp_path / "codec")
+  soundfile.write(tmp_path / "x.wav", x[0], 6000, subtype="FLOAT")
+  with_codec = ["--codec", str(tmp_path / "codec")]
+  files = [str(tmp_path / file) for file in ("x.wav", "x.jxc", "y.wav")]
+  assert cli.main(["encode", *files[:2], *with_codec]) == 0
+  assert cli.main(["decode", *files[1:], *with_codec]) == 0
+  y, rate = soundfile.read(files[2], dtype="float32")
+  assert rate == 6000
+  # Sixteen bits a sample.
+  np.testing.assert_allclose(y, wave[0, :LENGTH, 0], atol=1e-4)
+
+
+def test_a_group_of_codes_is_one_stage_of_all_groups():
+  codec, (x, want, _) = codec_of("hifi-codec"), whole("hifi-codec")
+  first = jax.jit(
+    lambda codec, x: codec.module.apply({"params": codec.params}, x, 2, method="encode")
+  )
+  np.testing.assert_array_equal(first(codec, x), want[..., :2])
+
+
+def test_moving_averages_write_the_codebooks_of_groups_and_of_bands():
+  """At a decay of 0 an entry becomes the mean of the vectors that chose it."""
+  z = np.random.default_rng(5).normal(size=(400, 8)).astype(np.float32)
+  for name, groups in (("hifi-codec", 2), ("language-codec", 1)):
+    config = Train(
+      name=name,
+      codec=MODULES[name],
+      data=Sound(segment_seconds=1.0),
+      batch_size=1,
+      num_steps=1,
+      optimizer=Adam(rate=LearningRate(peak=1.0)),
+      losses=Losses(l1=1.0),
+    )
+    params = codec_of(name).params
+
+    @jax.jit
+    def update(params, z, config=config):
+      found = config.codec.apply({"params": params}, z, method=lambda codec, z: codec.quantizer(z))
+      state = F.ema_state(codebooks.read(config, params))
+      statistics = F.CodeStatistics(*codebooks.statistics(found.statistics))
+      written, _ = F.ema_update(state, statistics, 0.0)
+      started, _ = codebooks.kmeans(config, params, jax.random.key(0), z)
+      new = codebooks.write(config, params, written)["quantizer"]["codebooks"]
+      return found.codes, new, started
+
+    codes, new, started = map(np.asarray, update(params, z))
+    width = 8 // groups
+    new = new.reshape(groups, -1, 16, width)
+    for group in range(groups):
+      part = z[:, group * width : (group + 1) * width].copy()
+      if name == "language-codec":
+        part[:, 8 // 3 :] = 0
+      chosen = codes[:, group]
+      for entry in np.unique(chosen):
+        mean = part[chosen == entry].mean(axis=0)
+        np.testing.assert_allclose(new[group, 0, entry], mean, atol=1e-3)
+  # k-means, too, leaves zeros outside the bands of 2, 3 and 3 channels.
+  for stage, band in enumerate((slice(0, 2), slice(2, 5), slice(5, 8))):
+    outside = np.delete(started[stage], band, axis=1)
+    assert not outside.any()
+    assert started[stage][:, band].std() > 0.3
+  assert started[3].std() > 0.05
