@@ -20,8 +20,6 @@ from jaxcodec.layers.seanet import SEANetConfig
 from jaxcodec.training import codebooks
 from jaxcodec.training.config import Adam, LearningRate, Losses, Train
 
-pytestmark = pytest.mark.unoptimized
-
 HOP, FRAMES = 6, 24
 LENGTH = FRAMES * HOP - 2
 NET = SEANetConfig(

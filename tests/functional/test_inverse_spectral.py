@@ -7,8 +7,6 @@ import pytest
 from jaxcodec import functional as F
 from jaxcodec.functional.inverse_spectral import inverse_by_product
 
-pytestmark = pytest.mark.unoptimized
-
 SIZE, HOP, COUNT = 24, 6, 9
 HANN = np.hanning(SIZE + 1)[:-1]
 

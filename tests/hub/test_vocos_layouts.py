@@ -15,8 +15,6 @@ import jaxcodec
 from jaxcodec.audio.language_codec import LanguageCodec
 from jaxcodec.audio.wavtokenizer import WavTokenizer
 
-pytestmark = pytest.mark.unoptimized
-
 # The class, the seed of its weights, its hop length and its rates.
 CASES = {
   "wavtokenizer": (WavTokenizer, 3, 600, (200,)),
