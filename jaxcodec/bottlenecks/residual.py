@@ -62,7 +62,8 @@ class ResidualVQ(nn.Module):
     shape = (stages, self.codebook_size, self.features)
     self.codebooks = self.param("codebooks", nn.initializers.normal(1.0), shape)
 
-  def bands(self):
+  @property
+  def bands(self) -> np.ndarray | None:
     """The channels that each stage codes, float32 [Q, D] of zeros and ones; None for all.
 
     D channels fall into n bands at i D // n, so that 128 give 42, 43 and 43.
@@ -80,13 +81,13 @@ class ResidualVQ(nn.Module):
     """The entries as the stages use them, [Q, K, D]."""
     shape = (self.num_codebooks, self.codebook_size, self.features)
     codebooks = jnp.broadcast_to(self.codebooks, shape)
-    return codebooks if self.num_bands == 0 else codebooks * self.bands()[:, None]
+    bands = self.bands
+    return codebooks if bands is None else codebooks * bands[:, None]
 
   def encode(self, z, num_codebooks: int | None = None):
     """Codes of the first `num_codebooks` stages: [..., D] -> int32 [..., Q]."""
     z = F.check_latents(z, self.features)
-    bands = self.bands()
-    bands = None if bands is None else bands[:num_codebooks]
+    bands = None if self.bands is None else self.bands[:num_codebooks]
     return F.residual_encode(z, self.stages()[:num_codebooks], bands)
 
   def decode(self, codes):
@@ -119,7 +120,7 @@ class ResidualVQ(nn.Module):
     if num_active is not None and self.num_bands:
       num_active = jnp.maximum(num_active, self.num_bands)
     active = F.active_stages(valid, self.num_codebooks, num_active)
-    found = F.residual_quantize(z, self.stages(), active, self.bands())
+    found = F.residual_quantize(z, self.stages(), active, self.bands)
     metrics = F.code_health(found.statistics.counts)
     statistics = found.statistics
     if self.shared:

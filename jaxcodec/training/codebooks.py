@@ -69,9 +69,8 @@ def kmeans(config: Train, params, key, z):
   """`(codebooks, EmaState)` of k-means on latents z [..., D], stage by stage in each part."""
   nothing = jnp.full((*z.shape[:-1], len(config.codec.codebook_sizes)), -1, jnp.int32)
   given = inputs(config, params, z, nothing)
-  bands = config.codec.apply(
-    {"params": params}, method=lambda codec: getattr(codec.quantizer, "bands", lambda: None)()
-  )
+  # Asked of the class: what an instance lacks it looks for among parameters, and there are none.
+  bands = _quantizer(config, lambda q: q.bands if hasattr(type(q), "bands") else None)
   found, start = [], 0
   shapes = []
   for path in paths(config):
