@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxcodec.audio.code_lm import CodeLm
 from jaxcodec.fingerprint import module_config
 from jaxcodec.hub import native
 from jaxcodec.training import codecs, diagnosis, samples, sequences, state, step
@@ -44,13 +45,16 @@ def check(config: Run) -> None:
       raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
   if isinstance(config, Train):
     codecs.check(config)
+  elif not 0 <= config.drop_read < 1:
+    raise ValueError(f"drop_read={config.drop_read} must be at least 0 and less than 1")
 
 
 def of(config: Run) -> Task:
   """The parts of a run."""
   partial = functools.partial
   if isinstance(config, TrainCodes):
-    module = {"name": config.name, "system": "code-transformer"}
+    system = "code-lm" if isinstance(config.model, CodeLm) else "code-transformer"
+    module = {"name": config.name, "system": system}
     return Task(
       module=config.model,
       description=module | {"module": module_config(config.model)},

@@ -12,20 +12,13 @@ from jax.sharding import PartitionSpec as P
 from random_params import draw_params
 
 from configs.code_transformer_1b import tiny
-from jaxcodec import tokens
-from jaxcodec.audio.code_transformer import delayed
+from jaxcodec import functional as F, tokens
 from jaxcodec.data import sources
 from jaxcodec.training import loop, sequences, sharding
 from jaxcodec.training.config import Adam, LearningRate
 from jaxcodec.training.placed import placed_step
 
 pytestmark = pytest.mark.unoptimized
-
-
-def test_codebooks_are_delayed_by_their_number():
-  codes = np.arange(1, 7).reshape(1, 3, 2)
-  wanted = [[1, -1], [3, 2], [5, 4], [-1, 6]]
-  np.testing.assert_array_equal(jax.jit(delayed)(codes)[0], wanted)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +36,7 @@ def codes(config):
 
 
 def test_a_code_is_foretold_from_what_was_read_and_what_is_before_it(config, codes):
-  source, target = codes[:, :6], np.asarray(delayed(codes[:, 6:]))
+  source, target = codes[:, :6], np.asarray(F.arranged(codes[:, 6:], F.delay_pattern(7, 2)))
   params = draw_params(config.model, source, target)
   apply = jax.jit(lambda source, target: config.model.apply({"params": params}, source, target))
   logits = np.asarray(apply(source, target))
