@@ -4,8 +4,8 @@ Commands:
   python -m launch.tokenize --codec speech-16khz --dataset SPEECH.tar --out CODES --bitrate 2000
   python -m launch.train --config configs/code_lm_speech.py --workdir DIR --set data.sources=CODES
 
-10.6 million parameters. The prompt is absent in a tenth of the rows, for guidance by it. Nothing was
-trained to its end yet; docs/systems.md says what smaller ones learnt.
+The prompt is absent in a tenth of the rows, for guidance by it. Nothing was trained to its end yet;
+docs/systems.md says what smaller ones learnt.
 """
 
 import dataclasses

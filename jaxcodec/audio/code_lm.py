@@ -77,8 +77,8 @@ class LmLayer(nn.Module):
       y = kernels.attention(q, k, v, mask=Causal())
     else:
       write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
-      cache = tuple(map(write, cache, (k, v)))
-      y = _attended(q, *cache, start)
+      keys, values = map(write, cache, (k, v))
+      cache, y = (keys, values), _attended(q, keys, values, start)
     x = x + _dense(config.width, "out")(y.reshape(x.shape))
     y = nn.gelu(_dense(config.hidden, "up")(_norm("feed_forward_norm")(x)), approximate=False)
     return x + _dense(config.width, "down")(y), cache
@@ -198,15 +198,18 @@ def sample(
     int32 [B, P + frames, Q], the prompt first.
 
   Raises:
-    ValueError: if the prompt has not the model's codebooks, or nothing is to be written.
+    ValueError: if the prompt has not the model's codebooks, nothing is to be written, or `top_k` is
+      not within 1 and K.
   """
   batch, read, books = prompt.shape
+  if top_k is not None and not 1 <= top_k <= model.codebook_size:
+    raise ValueError(f"top_k={top_k} is not within 1 and {model.codebook_size}")
   if books != model.num_codebooks or frames < 1:
     raise ValueError(
       f"{frames} frames after a prompt of {books} codebooks, by a model of {model.num_codebooks}"
     )
   pattern = model.order(read + frames)
-  given, wanted = (pattern >= 0) & (pattern < read), pattern >= read
+  wanted = pattern >= read
   # As far as a step has none to be written, all are known.
   first = int(wanted.any(axis=1).argmax())
   padded = jnp.pad(prompt, ((0, 0), (0, frames), (0, 0)), constant_values=-1)
