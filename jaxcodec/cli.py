@@ -248,6 +248,13 @@ def _parser() -> argparse.ArgumentParser:
   go_on.add_argument("--guidance", type=float, metavar="G", help="above 1: nearer to the prompt")
   go_on.add_argument("--seed", type=int, default=0)
   go_on.add_argument("--force", **force)
+  write = command("transcribe", cli_sound.transcribe, "Writes down what is said in a sound file.")
+  write.add_argument("input", help="any format soundfile reads; - for stdin")
+  write.add_argument("--model", required=True, metavar="FILE|DIR", help="a .nemo file or a run")
+  write.add_argument("--context", type=int, default=0, help="which of its look-aheads; default 0")
+  write.add_argument(
+    "--head", choices=("ctc", "transducer"), help="default: the transducer, if any"
+  )
   stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
   stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   stream.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")

@@ -1,5 +1,5 @@
 """`jaxcodec encode` and `decode`: sound files to `.jxc` files or Lyra's packets, and back; and
-`continue`: a sound file that goes on."""
+`continue` and `transcribe`: sound files that go on, and as text."""
 
 import argparse
 import io
@@ -126,6 +126,33 @@ def go_on(options: argparse.Namespace) -> None:
     files.write_sound(temporary, kind, [np.asarray(y)], codec.sample_rate, codec.channels)
   speed = options.seconds / (time.monotonic() - start)
   terminal.say(f"{path}: {y.shape[1] / codec.sample_rate:.2f} s, {speed:.1f}x real time")
+
+
+def transcribe(options: argparse.Namespace) -> None:
+  source = terminal.source(options.input)
+  import numpy as np
+
+  from jaxcodec.audio import files, recognizer
+  from jaxcodec.hub.recognizer import load_recognizer
+
+  loaded = load_recognizer(options.model)
+  name = terminal.name(options.input)
+  reader = files.SoundReader(source, name, recognizer.SAMPLE_RATE, 1)
+  if reader.change:
+    terminal.say(f"{name}: {reader.change}")
+  x = np.concatenate([np.zeros((1, 0, 1), np.float32), *reader.blocks()], axis=1)
+  start = time.monotonic()
+  try:
+    (text,) = recognizer.transcribe(loaded, x[..., 0], context=options.context)
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  head = options.head or next(reversed(text))
+  if head not in text:
+    raise terminal.UsageError(f"no head {head!r}: {options.model} has {', '.join(text)}")
+  print(text[head])
+  late = recognizer.seconds_late(loaded.module, options.context)
+  speed = reader.seconds / (time.monotonic() - start)
+  terminal.say(f"{name}: chunks of {late:g} s, {speed:.1f}x real time")
 
 
 def _decoded_file(options: argparse.Namespace, data: bytes):

@@ -31,7 +31,7 @@ from jaxcodec.training.sequences import TrainCodes
 from launch.train_prior import codes_of, read_clips
 
 BOOKS, SIZE, WINDOW = 4, 1024, 150
-NET = CodeLmConfig(width=128, num_heads=4, hidden=384, num_layers=3)
+NET = CodeLmConfig(width=64, num_heads=4, hidden=192, num_layers=2)
 
 
 def speech_codes(codec: Codec, folder: pathlib.Path, file: pathlib.Path | None):
@@ -59,7 +59,7 @@ def config_of(pattern: str, steps: int, seed: int) -> TrainCodes:
   return TrainCodes(
     name=f"code-lm-{pattern}",
     model=CodeLm(net=NET, num_codebooks=BOOKS, codebook_size=SIZE, pattern=pattern),
-    data=Codes(read=50, written=50),
+    data=Codes(read=32, written=32),
     batch_size=8,
     num_steps=steps,
     optimizer=Adam(
@@ -152,7 +152,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--codes", type=pathlib.Path, help="an .npz that keeps the codes")
-  parser.add_argument("--steps", type=int, default=600)
+  parser.add_argument("--steps", type=int, default=200)
   parser.add_argument("--seeds", type=int, default=3)
   options = parser.parse_args()
   codec = load_sound("speech-16khz")

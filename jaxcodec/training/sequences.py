@@ -71,7 +71,11 @@ def init_state(key, config: TrainCodes) -> TrainState:
   stages = config.model.num_codebooks
   # Shapes of weights depend on no length.
   short = jnp.zeros((1, 2, stages), jnp.int32)
-  params = config.model.init(key, short, 1, method="foretell")["params"]
+  return begun(config.model.init(key, short, 1, method="foretell")["params"], config)
+
+
+def begun(params, config) -> TrainState:
+  """The start of a run that has these parameters, and nothing that only codecs have."""
   zero = jnp.zeros((), jnp.int32)
   return TrainState(
     step=zero,
@@ -99,15 +103,30 @@ def train_step(state: TrainState, batch, key, *, config: TrainCodes) -> tuple[Tr
     dropped = jax.random.bernoulli(key, config.drop_read, (len(batch), 1, 1))
     frames = jnp.arange(batch.shape[1])[:, None]
     batch = jnp.where(dropped & (frames < config.data.read), -1, batch)
-  # Row i goes to part i mod parts, so that every device keeps its rows.
-  parts = batch.reshape(-1, config.accumulate, *batch.shape[1:]).swapaxes(0, 1)
+  return learnt(state, batch, functools.partial(_loss, config=config), config)
 
-  def add(total, codes):
-    found = jax.value_and_grad(_loss, has_aux=True)(state.params, codes, config)
+
+def learnt(state: TrainState, batch, loss, config) -> tuple[TrainState, dict]:
+  """The state after a step, and metrics.
+
+  Args:
+    batch: a tree of arrays [B, ...].
+    loss: `(params, part of the batch) -> (scalar, dict of scalars)`.
+    config: of the run: accumulate, optimizer, num_steps, average_decay.
+  """
+  # Row i goes to part i mod parts, so that every device keeps its rows.
+  parts = jax.tree.map(
+    lambda x: x.reshape(-1, config.accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+  gradient = jax.value_and_grad(loss, has_aux=True)
+
+  def add(total, part):
+    found = gradient(state.params, part)
     return jax.tree.map(lambda a, b: a + b / config.accumulate, total, found), None
 
-  zeros = (jnp.zeros(()), {"accuracy": jnp.zeros(())}), jax.tree.map(jnp.zeros_like, state.params)
-  ((loss, metrics), gradients), _ = jax.lax.scan(add, zeros, parts)
+  shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts))
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  ((total, metrics), gradients), _ = jax.lax.scan(add, zeros, parts)
   optimizer = config.optimizer.transformation(config.num_steps)
   updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -116,8 +135,8 @@ def train_step(state: TrainState, batch, key, *, config: TrainCodes) -> tuple[Tr
     optimizer=optimizer_state,
     average=averaged(state, params, config.average_decay),
   )
-  metrics |= {"objective": loss, "gradient_norm": optax.tree.norm(gradients)}
-  return settled(state, new, gradients, {"cross_entropy": loss}, metrics)
+  metrics |= {"objective": total, "gradient_norm": optax.tree.norm(gradients)}
+  return settled(state, new, gradients, {"cross_entropy": total}, metrics)
 
 
 def _loss(params, codes, config: TrainCodes):
