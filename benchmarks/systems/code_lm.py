@@ -1,6 +1,6 @@
 """Language models over the codes of `speech-16khz` at 2 kbit/s: three patterns at equal steps.
 
-Command: python -m benchmarks.systems.code_lm --data SPEECH_DIR [--codes FILE]
+Command: python -m benchmarks.systems.code_lm --data SPEECH_DIR [--codes FILE] [--patterns flat]
 
 SPEECH_DIR holds `speech_train.tar` and `speech_test.tar`, whose speakers are others. Every model
 has the same weights at first, batches and number of steps. Bits a code are means over the codes of
@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from jaxcodec import terminal
-from jaxcodec.audio.code_lm import CodeLm, CodeLmConfig, sample
+from jaxcodec.audio.code_lm import PATTERNS, CodeLm, CodeLmConfig, sample
 from jaxcodec.codec import Codec
 from jaxcodec.data.codes import Codes
 from jaxcodec.entropy import prior_model
@@ -63,7 +63,7 @@ def config_of(pattern: str, steps: int, seed: int) -> TrainCodes:
     batch_size=8,
     num_steps=steps,
     optimizer=Adam(
-      rate=LearningRate(peak=2e-3, warmup_steps=50, cosine=True), weight_decay=0.1, clip_norm=1.0
+      rate=LearningRate(peak=6e-3, warmup_steps=30, cosine=True), weight_decay=0.1, clip_norm=1.0
     ),
     remat=False,
     compute_dtype=jnp.float32,
@@ -152,8 +152,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--codes", type=pathlib.Path, help="an .npz that keeps the codes")
-  parser.add_argument("--steps", type=int, default=200)
+  parser.add_argument("--steps", type=int, default=500)
   parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=list(PATTERNS))
   options = parser.parse_args()
   codec = load_sound("speech-16khz")
   clips, held_clips = speech_codes(codec, options.data, options.codes)
@@ -166,7 +167,7 @@ def main() -> None:
   assert prior is not None
   score = functools.partial(prior_bits, prior.params, prior.vectors, config=prior.config)
   print(row("the learned prior of files", mean_over(score, held), "", "", ""), flush=True)
-  for pattern in ("parallel", "delay", "flat"):
+  for pattern in options.patterns:
     found, taken = [], []
     for seed in range(options.seeds):
       config = config_of(pattern, options.steps, seed)
