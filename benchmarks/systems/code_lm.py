@@ -60,7 +60,7 @@ def config_of(pattern: str, steps: int, seed: int) -> TrainCodes:
     name=f"code-lm-{pattern}",
     model=CodeLm(net=NET, num_codebooks=BOOKS, codebook_size=SIZE, pattern=pattern),
     data=Codes(read=32, written=32),
-    batch_size=8,
+    batch_size=4,
     num_steps=steps,
     optimizer=Adam(
       rate=LearningRate(peak=6e-3, warmup_steps=30, cosine=True), weight_decay=0.1, clip_norm=1.0
@@ -152,7 +152,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--codes", type=pathlib.Path, help="an .npz that keeps the codes")
-  parser.add_argument("--steps", type=int, default=500)
+  parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=list(PATTERNS))
   options = parser.parse_args()
