@@ -1,4 +1,4 @@
-"""The `jaxcodec` command: encode, decode, stream, info, join, codecs, demo, export, evaluate.
+"""The `jaxcodec` command: encode, decode, continue, stream, info, join, codecs, demo and others.
 
 Exit status: 0 for success, 1 for data that cannot be used, 2 for a wrong call; both errors print
 one line.
@@ -236,6 +236,25 @@ def _parser() -> argparse.ArgumentParser:
     "--max-memory", type=terminal.size, default="8G", metavar="SIZE", help="as 500M; default 8G"
   )
   decode.add_argument("--force", **force)
+  go_on = command("continue", cli_sound.go_on, "Makes a sound file go on, by a language model.")
+  go_on.add_argument("input", help="any format soundfile reads; - for stdin")
+  go_on.add_argument("output", help="a sound file: the prompt, then what follows")
+  go_on.add_argument("--model", required=True, metavar="DIR", help="a run that learnt codes")
+  go_on.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  go_on.add_argument("--seconds", type=float, default=3.0, help="of what follows; default 3")
+  go_on.add_argument("--prompt", type=float, metavar="SECONDS", help="the input's last ones alone")
+  go_on.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest codes")
+  go_on.add_argument("--top-k", type=int, metavar="K", help="likeliest entries to draw from")
+  go_on.add_argument("--guidance", type=float, metavar="G", help="above 1: nearer to the prompt")
+  go_on.add_argument("--seed", type=int, default=0)
+  go_on.add_argument("--force", **force)
+  write = command("transcribe", cli_sound.transcribe, "Writes down what is said in a sound file.")
+  write.add_argument("input", help="any format soundfile reads; - for stdin")
+  write.add_argument("--model", required=True, metavar="FILE|DIR", help="a .nemo file or a run")
+  write.add_argument("--context", type=int, default=0, help="which of its look-aheads; default 0")
+  write.add_argument(
+    "--head", choices=("ctc", "transducer"), help="default: the transducer, if any"
+  )
   stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
   stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
   stream.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")

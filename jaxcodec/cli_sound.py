@@ -1,4 +1,5 @@
-"""`jaxcodec encode` and `decode`: sound files to `.jxc` files or Lyra's packets, and back."""
+"""`jaxcodec encode` and `decode`: sound files to `.jxc` files or Lyra's packets, and back; and
+`continue` and `transcribe`: sound files that go on, and as text."""
 
 import argparse
 import io
@@ -84,6 +85,74 @@ def decode(options: argparse.Namespace) -> None:
   speed = seconds / (time.monotonic() - start)
   name = terminal.name(options.output, "stdout")
   terminal.say(f"{name}: {seconds:.2f} s at {rate} Hz, {speed:.1f}x real time")
+
+
+def go_on(options: argparse.Namespace) -> None:
+  source = terminal.source(options.input)
+  terminal.check_output(options.output, options.force)
+  if not 0 < options.seconds <= 600 or options.temperature < 0:
+    raise terminal.UsageError("--seconds must be above 0, at most 600; --temperature 0 or more")
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from jaxcodec import atomic, continuation
+  from jaxcodec.audio import files
+  from jaxcodec.hub.code_lm import load_code_lm
+
+  path, codec = pathlib.Path(options.output), terminal.load(options.codec)
+  lm = load_code_lm(options.model)
+  reader = files.SoundReader(
+    source, terminal.name(options.input), codec.sample_rate, codec.channels
+  )
+  x = np.concatenate([np.zeros((1, 0, codec.channels), np.float32), *reader.blocks()], axis=1)
+  x = x[:, -round(options.prompt * codec.sample_rate) :] if options.prompt else x
+  start = time.monotonic()
+  try:
+    kind = files.file_format(path)
+    y = continuation.continue_sound(
+      codec,
+      lm,
+      jnp.asarray(x),
+      jax.random.key(options.seed),
+      seconds=options.seconds,
+      temperature=options.temperature,
+      top_k=options.top_k,
+      guidance=options.guidance,
+    )
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  with atomic.replacing(path) as temporary:
+    files.write_sound(temporary, kind, [np.asarray(y)], codec.sample_rate, codec.channels)
+  speed = options.seconds / (time.monotonic() - start)
+  terminal.say(f"{path}: {y.shape[1] / codec.sample_rate:.2f} s, {speed:.1f}x real time")
+
+
+def transcribe(options: argparse.Namespace) -> None:
+  source = terminal.source(options.input)
+  import numpy as np
+
+  from jaxcodec.audio import files, recognizer
+  from jaxcodec.hub.recognizer import load_recognizer
+
+  loaded = load_recognizer(options.model)
+  name = terminal.name(options.input)
+  reader = files.SoundReader(source, name, recognizer.SAMPLE_RATE, 1)
+  if reader.change:
+    terminal.say(f"{name}: {reader.change}")
+  x = np.concatenate([np.zeros((1, 0, 1), np.float32), *reader.blocks()], axis=1)
+  start = time.monotonic()
+  try:
+    (text,) = recognizer.transcribe(loaded, x[..., 0], context=options.context)
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  head = options.head or next(reversed(text))
+  if head not in text:
+    raise terminal.UsageError(f"no head {head!r}: {options.model} has {', '.join(text)}")
+  print(text[head])
+  late = recognizer.seconds_late(loaded.module, options.context)
+  speed = reader.seconds / (time.monotonic() - start)
+  terminal.say(f"{name}: chunks of {late:g} s, {speed:.1f}x real time")
 
 
 def _decoded_file(options: argparse.Namespace, data: bytes):

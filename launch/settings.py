@@ -18,7 +18,7 @@ def load(path: pathlib.Path, function: str = "get_config") -> Run:
   """What `get_config()` of a file returns.
 
   Raises:
-    ValueError: if there is no such file or function, or it gives neither `Train` nor `TrainCodes`.
+    ValueError: if there is no such file or function, or it gives no run of any kind.
   """
   if not path.is_file():
     raise ValueError(f"no configuration {path}")
@@ -33,7 +33,7 @@ def load(path: pathlib.Path, function: str = "get_config") -> Run:
     raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
   if not isinstance(config, Run):
     raise ValueError(
-      f"{path}: {function}() gives a {type(config).__name__}, not a Train or TrainCodes"
+      f"{path}: {function}() gives a {type(config).__name__}, not a run such as Train"
     )
   return config
 

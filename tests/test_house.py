@@ -34,6 +34,7 @@ LAYERS = (
     "jaxcodec.live",
     "jaxcodec.report",
     "jaxcodec.baselines",
+    "jaxcodec.continuation",
   ),
   ("jaxcodec", "jaxcodec.demo", "jaxcodec.evaluate"),
   ("jaxcodec.terminal",),

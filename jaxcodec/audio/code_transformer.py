@@ -9,16 +9,8 @@ frames read, T written, Q codebooks of K entries. -1 stands for a code that is n
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxcodec import functional as F
 from jaxcodec.layers.encoder_decoder import EncoderDecoderConfig, Stack
-
-
-def delayed(codes):
-  """Codes [B, T, Q] to [B, T + Q - 1, Q]: codebook q moved q frames back, -1 around it."""
-  last = codes.shape[-1] - 1
-  columns = [
-    jnp.pad(codes[..., q], ((0, 0), (q, last - q)), constant_values=-1) for q in range(last + 1)
-  ]
-  return jnp.stack(columns, axis=-1)
 
 
 class CodeTransformer(nn.Module):
@@ -52,3 +44,9 @@ class CodeTransformer(nn.Module):
     y = Stack(net, net.decoder_layers, self.remat, name="decoder")(embedded(before), memory)
     logits = nn.Dense(self.num_codebooks * size, use_bias=False, name="head")(y)
     return logits.reshape(*target.shape, size).astype(jnp.float32)
+
+  def foretell(self, codes, read: int):
+    """`(logits, target)` of the frames of codes [B, T, Q] that follow the first `read`."""
+    written = codes[:, read:]
+    target = F.arranged(written, F.delay_pattern(*written.shape[1:]))
+    return self(codes[:, :read], target), target

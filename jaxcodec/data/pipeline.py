@@ -52,8 +52,8 @@ class Data(Protocol):
   @property
   def max_bad_share(self) -> float: ...
 
-  def shape(self, codec) -> tuple[int, ...]:
-    """Of the largest example."""
+  def shape(self, codec) -> Any:
+    """Of the largest example: a tuple, or one for each of its parts."""
     ...
 
   def check(self) -> None:

@@ -70,6 +70,13 @@ from jaxcodec.functional.multiscale import (
   multiscale_quantize as multiscale_quantize,
   which_convolution as which_convolution,
 )
+from jaxcodec.functional.patterns import (
+  arranged as arranged,
+  delay_pattern as delay_pattern,
+  flat_pattern as flat_pattern,
+  parallel_pattern as parallel_pattern,
+  restored as restored,
+)
 from jaxcodec.functional.picture_conv import (
   checkerboard as checkerboard,
   checkerboard_mask as checkerboard_mask,

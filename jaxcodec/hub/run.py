@@ -67,7 +67,7 @@ def load_run(directory: pathlib.Path) -> Codec:
   name, module, shapes = native.described(config, directory)
   sizes = module.codebook_sizes
   usage = jax.ShapeDtypeStruct((len(sizes), max(sizes)), jnp.float32)
-  found = _latest(directory / "checkpoints", {"average": shapes, "usage": usage})
+  found = latest(directory / "checkpoints", {"average": shapes, "usage": usage})
   params = jax.tree.map(jnp.asarray, found["average"])
   counts = np.asarray(found["usage"], np.float64)
   mean = np.maximum(counts.mean(axis=1, keepdims=True), 1e-9)
@@ -75,7 +75,7 @@ def load_run(directory: pathlib.Path) -> Codec:
   return Codec(module=module, params=params, prior=jnp.asarray(prior), name=name)
 
 
-def _latest(directory: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def latest(directory: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
   """The parts of the latest checkpoint that are wanted, as NumPy arrays."""
   from orbax.checkpoint import v1 as ocp
 

@@ -52,7 +52,11 @@ def arguments(config: Run, placed: Placed, mesh: jax.sharding.Mesh) -> tuple[Any
     placed.shardings,
   )
   task = tasks.of(config)
-  rows = (config.batch_size, *config.data.shape(task.module))
-  batch = jax.ShapeDtypeStruct(rows, task.dtype, sharding=sharding.batch_sharding(mesh))
+  shape, place = config.data.shape(task.module), sharding.batch_sharding(mesh)
+
+  def rows(dtype, shape):
+    return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=place)
+
+  batch = jax.tree.map(rows, task.dtype, shape)
   key = jax.eval_shape(jax.random.key, 0)
   return state, batch, jax.ShapeDtypeStruct((), key.dtype, sharding=NamedSharding(mesh, P()))

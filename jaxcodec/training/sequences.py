@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxcodec.audio.code_transformer import CodeTransformer, delayed
+from jaxcodec.audio.code_lm import CodeLm, LmLayer
+from jaxcodec.audio.code_transformer import CodeTransformer
 from jaxcodec.data.codes import Codes
 from jaxcodec.layers.encoder_decoder import Layer
 from jaxcodec.training.config import Adam, Mesh
@@ -40,14 +41,16 @@ class TrainCodes:
   Attributes:
     model: what learns.
     data: what to learn from.
+    drop_read: share of rows whose frames read are absent, so that the model can be guided by them.
   """
 
   name: str
-  model: CodeTransformer
+  model: CodeTransformer | CodeLm
   data: Codes
   batch_size: int
   num_steps: int
   optimizer: Adam
+  drop_read: float = 0.0
   mesh: Mesh = MESH
   accumulate: int = 1
   remat: bool = True
@@ -67,8 +70,12 @@ def init_state(key, config: TrainCodes) -> TrainState:
   """The start of a run."""
   stages = config.model.num_codebooks
   # Shapes of weights depend on no length.
-  short = jnp.zeros((1, stages, stages), jnp.int32)
-  params = config.model.init(key, short, short)["params"]
+  short = jnp.zeros((1, 2, stages), jnp.int32)
+  return begun(config.model.init(key, short, 1, method="foretell")["params"], config)
+
+
+def begun(params, config) -> TrainState:
+  """The start of a run that has these parameters, and nothing that only codecs have."""
   zero = jnp.zeros((), jnp.int32)
   return TrainState(
     step=zero,
@@ -91,16 +98,35 @@ def train_step(state: TrainState, batch, key, *, config: TrainCodes) -> tuple[Tr
   Args:
     batch: int32 `[B, read + written, Q]`, -1 where there is no code.
   """
-  del key  # Nothing is drawn.
-  # Row i goes to part i mod parts, so that every device keeps its rows.
-  parts = batch.reshape(-1, config.accumulate, *batch.shape[1:]).swapaxes(0, 1)
+  if config.drop_read:
+    key = jax.random.fold_in(key, state.step)
+    dropped = jax.random.bernoulli(key, config.drop_read, (len(batch), 1, 1))
+    frames = jnp.arange(batch.shape[1])[:, None]
+    batch = jnp.where(dropped & (frames < config.data.read), -1, batch)
+  return learnt(state, batch, functools.partial(_loss, config=config), config)
 
-  def add(total, codes):
-    found = jax.value_and_grad(_loss, has_aux=True)(state.params, codes, config)
+
+def learnt(state: TrainState, batch, loss, config) -> tuple[TrainState, dict]:
+  """The state after a step, and metrics.
+
+  Args:
+    batch: a tree of arrays [B, ...].
+    loss: `(params, part of the batch) -> (scalar, dict of scalars)`.
+    config: of the run: accumulate, optimizer, num_steps, average_decay.
+  """
+  # Row i goes to part i mod parts, so that every device keeps its rows.
+  parts = jax.tree.map(
+    lambda x: x.reshape(-1, config.accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+  )
+  gradient = jax.value_and_grad(loss, has_aux=True)
+
+  def add(total, part):
+    found = gradient(state.params, part)
     return jax.tree.map(lambda a, b: a + b / config.accumulate, total, found), None
 
-  zeros = (jnp.zeros(()), {"accuracy": jnp.zeros(())}), jax.tree.map(jnp.zeros_like, state.params)
-  ((loss, metrics), gradients), _ = jax.lax.scan(add, zeros, parts)
+  shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts))
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  ((total, metrics), gradients), _ = jax.lax.scan(add, zeros, parts)
   optimizer = config.optimizer.transformation(config.num_steps)
   updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -109,17 +135,16 @@ def train_step(state: TrainState, batch, key, *, config: TrainCodes) -> tuple[Tr
     optimizer=optimizer_state,
     average=averaged(state, params, config.average_decay),
   )
-  metrics |= {"objective": loss, "gradient_norm": optax.tree.norm(gradients)}
-  return settled(state, new, gradients, {"cross_entropy": loss}, metrics)
+  metrics |= {"objective": total, "gradient_norm": optax.tree.norm(gradients)}
+  return settled(state, new, gradients, {"cross_entropy": total}, metrics)
 
 
 def _loss(params, codes, config: TrainCodes):
   """`(nats a code, metrics)`: means over the codes to foretell that are there."""
   params = jax.tree.map(lambda p: p.astype(config.compute_dtype), params)
-  source, target = codes[:, : config.data.read], delayed(codes[:, config.data.read :])
   model = config.model.clone(remat=config.remat)
   with nn.intercept_methods(_by_rows):
-    logits = model.apply({"params": params}, source, target)
+    logits, target = model.apply({"params": params}, codes, config.data.read, method="foretell")
   there = target >= 0
   labels = jnp.where(there, target, 0)
   each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -134,7 +159,7 @@ def _by_rows(call, args, kwargs, context):
   Within a mesh alone, the one that `jax.set_mesh` names.
   """
   found = call(*args, **kwargs)
-  if not isinstance(context.module, Layer) or jax.sharding.get_abstract_mesh().empty:
+  if not isinstance(context.module, Layer | LmLayer) or jax.sharding.get_abstract_mesh().empty:
     return found
   # The scan over layers is met here as well, with results of its own.
   place = functools.partial(jax.lax.with_sharding_constraint, shardings=BATCH)

@@ -4,13 +4,16 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxcodec.audio.code_lm import CodeLm
+from jaxcodec.data.transcribed import LETTERS, Utterance
 from jaxcodec.fingerprint import module_config
 from jaxcodec.hub import native
-from jaxcodec.training import codecs, diagnosis, samples, sequences, state, step
+from jaxcodec.training import codecs, diagnosis, samples, sequences, speech, state, step
 from jaxcodec.training.config import Train
 from jaxcodec.training.sequences import TrainCodes
+from jaxcodec.training.speech import TrainSpeech
 
-Run = Train | TrainCodes
+Run = Train | TrainCodes | TrainSpeech
 
 
 class Task(NamedTuple):
@@ -19,7 +22,7 @@ class Task(NamedTuple):
   Attributes:
     module: what learns.
     description: of it, as JSON values; a run's directory has it.
-    dtype: of a batch.
+    dtype: of a batch, or of each of its parts.
     init: `key -> TrainState`.
     step: `(state, batch, key) -> (state, metrics)`.
     prepare: `(state, key, data, step, place) -> state` before each step.
@@ -29,7 +32,7 @@ class Task(NamedTuple):
 
   module: Any
   description: dict[str, Any]
-  dtype: str
+  dtype: Any
   init: Callable
   step: Callable
   prepare: Callable
@@ -44,13 +47,28 @@ def check(config: Run) -> None:
       raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
   if isinstance(config, Train):
     codecs.check(config)
+  elif isinstance(config, TrainCodes) and not 0 <= config.drop_read < 1:
+    raise ValueError(f"drop_read={config.drop_read} must be at least 0 and less than 1")
 
 
 def of(config: Run) -> Task:
   """The parts of a run."""
   partial = functools.partial
+  if isinstance(config, TrainSpeech):
+    module = {"name": config.name, "system": "stateful-conformer", "symbols": LETTERS}
+    return Task(
+      module=config.model,
+      description=module | {"module": module_config(config.model)},
+      dtype=Utterance("float32", "int32", "int32"),
+      init=partial(speech.init_state, config=config),
+      step=partial(speech.train_step, config=config),
+      prepare=lambda state, *_: state,
+      diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
+      show=lambda *_: None,
+    )
   if isinstance(config, TrainCodes):
-    module = {"name": config.name, "system": "code-transformer"}
+    system = "code-lm" if isinstance(config.model, CodeLm) else "code-transformer"
+    module = {"name": config.name, "system": system}
     return Task(
       module=config.model,
       description=module | {"module": module_config(config.model)},

@@ -11,19 +11,14 @@ import soundfile
 from jax.sharding import PartitionSpec as P
 from random_params import draw_params
 
+from configs import code_lm_speech
 from configs.code_transformer_1b import tiny
-from jaxcodec import tokens
-from jaxcodec.audio.code_transformer import delayed
+from jaxcodec import cli, functional as F, tokens
 from jaxcodec.data import sources
+from jaxcodec.hub.code_lm import load_code_lm
 from jaxcodec.training import loop, sequences, sharding
 from jaxcodec.training.config import Adam, LearningRate
 from jaxcodec.training.placed import placed_step
-
-
-def test_codebooks_are_delayed_by_their_number():
-  codes = np.arange(1, 7).reshape(1, 3, 2)
-  wanted = [[1, -1], [3, 2], [5, 4], [-1, 6]]
-  np.testing.assert_array_equal(jax.jit(delayed)(codes)[0], wanted)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def codes(config):
 
 
 def test_a_code_is_foretold_from_what_was_read_and_what_is_before_it(config, codes):
-  source, target = codes[:, :6], np.asarray(delayed(codes[:, 6:]))
+  source, target = codes[:, :6], np.asarray(F.arranged(codes[:, 6:], F.delay_pattern(7, 2)))
   params = draw_params(config.model, source, target)
   apply = jax.jit(lambda source, target: config.model.apply({"params": params}, source, target))
   logits = np.asarray(apply(source, target))
@@ -99,25 +94,54 @@ def test_eight_devices_learn_as_one(config, codes, mesh):
   assert losses[0][-1] < losses[0][0]
 
 
-@pytest.mark.slow
-def test_a_run_on_a_dataset_of_codes_ends_and_goes_on(tmp_path):
-  codec = micro_codec.codec()
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+  """A dataset of the codes of the smallest codec, and one of its sounds."""
+  folder = tmp_path_factory.mktemp("codes")
   rng = np.random.default_rng(0)
-  (tmp_path / "sounds").mkdir()
+  (folder / "sounds").mkdir()
   for i in range(4):
-    soundfile.write(tmp_path / "sounds" / f"{i}.wav", rng.normal(0, 0.3, 100 + 60 * i), 8000)
-  source = sources.open_source(tmp_path / "sounds", sources.SOUNDS)
-  tokens.write(codec, source, tmp_path / "codes")
-  config = tiny()
-  model = config.model.clone(codebook_size=codec.codebook_sizes[0])
-  data = dataclasses.replace(config.data, sources=(str(tmp_path / "codes"),))
-  config = dataclasses.replace(config, model=model, data=data)
-  devices = jax.devices()[:1]
+    soundfile.write(folder / "sounds" / f"{i}.wav", rng.normal(0, 0.3, 100 + 60 * i), 8000)
+  source = sources.open_source(folder / "sounds", sources.SOUNDS)
+  tokens.write(micro_codec.codec(), source, folder / "codes")
+  return folder / "codes", folder / "sounds" / "3.wav"
+
+
+def on(config, dataset):
+  size = micro_codec.MODULE.codebook_size
+  data = dataclasses.replace(config.data, sources=(str(dataset[0]),))
+  return dataclasses.replace(config, model=config.model.clone(codebook_size=size), data=data)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_dataset_of_codes_ends_and_goes_on(dataset, tmp_path):
+  config, devices = on(tiny(), dataset), jax.devices()[:1]
   state = loop.run(config, tmp_path / "run", quiet=True, devices=devices)
   assert (int(state.step), int(state.skipped)) == (3, 0)
   longer = dataclasses.replace(config, num_steps=5)
   state = loop.run(longer, tmp_path / "run", quiet=True, devices=devices)
   assert (int(state.step), int(state.skipped)) == (5, 0)
-  wrong = dataclasses.replace(config, data=dataclasses.replace(data, sources=(str(tmp_path),)))
+  data = dataclasses.replace(config.data, sources=(str(tmp_path),))
+  wrong = dataclasses.replace(config, data=data)
   with pytest.raises(ValueError, match="no files of the kinds"):
     loop.run(wrong, tmp_path / "other", quiet=True, devices=devices)
+
+
+@pytest.mark.slow
+def test_a_language_model_that_learnt_codes_makes_a_sound_go_on(dataset, tmp_path, capsys):
+  config, run = on(code_lm_speech.tiny(), dataset), tmp_path / "run"
+  state = loop.run(config, run, quiet=True, devices=jax.devices()[:1])
+  assert (int(state.step), int(state.skipped)) == (3, 0)
+  lm = load_code_lm(run)
+  assert lm.module == config.model
+  jax.tree.map(np.testing.assert_array_equal, lm.params, state.average)
+  micro_codec.save(tmp_path / "codec")
+  call = ["continue", dataset[1], tmp_path / "on.wav", "--model", run, "--codec"]
+  call += [tmp_path / "codec", "--seconds", "0.005", "--guidance", "2"]
+  assert cli.main(list(map(str, call))) == 0
+  sound, rate = soundfile.read(tmp_path / "on.wav")
+  # 280 samples are 70 frames of 4 samples, and 40 samples follow them.
+  assert (len(sound), rate) == (320, 8000)
+  call[call.index(run)] = tmp_path / "codec"
+  assert cli.main(list(map(str, [*call, "--force"]))) == 1
+  assert "is not the run of a language model" in capsys.readouterr().err
