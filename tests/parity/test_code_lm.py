@@ -9,7 +9,7 @@ from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 from jaxcodec import functional as F
 from jaxcodec.audio.code_lm import CodeLm, CodeLmConfig
 
-pytestmark = [pytest.mark.parity, pytest.mark.unoptimized]
+pytestmark = pytest.mark.parity
 
 BOOKS, SIZE, FRAMES = 4, 30, 9
 NET = CodeLmConfig(width=32, num_heads=4, hidden=48, num_layers=3)
