@@ -5,12 +5,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxcodec.fingerprint import module_config
-from jaxcodec.hub import native
-from jaxcodec.training import codecs, diagnosis, samples, sequences, state, step
+from jaxcodec.hub import native, picture
+from jaxcodec.training import (
+  codecs,
+  diagnosis,
+  principal,
+  rate_distortion,
+  samples,
+  sequences,
+  state,
+  step,
+)
 from jaxcodec.training.config import Train
+from jaxcodec.training.rate_distortion import TrainPictures
 from jaxcodec.training.sequences import TrainCodes
 
-Run = Train | TrainCodes
+Run = Train | TrainCodes | TrainPictures
 
 
 class Task(NamedTuple):
@@ -44,6 +54,8 @@ def check(config: Run) -> None:
       raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
   if isinstance(config, Train):
     codecs.check(config)
+  elif isinstance(config, TrainPictures):
+    rate_distortion.check(config)
 
 
 def of(config: Run) -> Task:
@@ -58,6 +70,17 @@ def of(config: Run) -> Task:
       init=partial(sequences.init_state, config=config),
       step=partial(sequences.train_step, config=config),
       prepare=lambda state, *_: state,
+      diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
+      show=lambda *_: None,
+    )
+  if isinstance(config, TrainPictures):
+    return Task(
+      module=config.codec,
+      description=picture.description(config.name, config.codec),
+      dtype="float32",
+      init=partial(rate_distortion.init_state, config=config),
+      step=partial(rate_distortion.train_step, config=config),
+      prepare=partial(principal.begun, config=config),
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
     )
