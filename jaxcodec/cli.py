@@ -109,12 +109,12 @@ def _join(options: argparse.Namespace) -> None:
 
 def _codecs(options: argparse.Namespace) -> None:
   del options
-  from jaxcodec.cli_picture import is_latent
   from jaxcodec.hub.load import bundled, load
+  from jaxcodec.image.latent_codec import LatentCodec
 
   for name in bundled():
     codec = load(name)
-    if is_latent(codec):
+    if isinstance(codec, LatentCodec):
       print(f"{name}: pictures of any size, --quality 0 to 100")
       continue
     kbps = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)

@@ -25,7 +25,7 @@ def run(codec: LatentCodec, sources: Sequence[pathlib.Path], out: pathlib.Path) 
 
   Into `out` go the coded files and the decoded pictures.
   """
-  systems = evaluate_pictures.codec_systems(codec.name, codec)
+  systems = evaluate_pictures.codec_systems(codec.name, codec, (0, 25, 50, 75, 100))
   systems += picture_baselines.find()[0]
   sections = []
   for source in track(sources, "coding pictures"):

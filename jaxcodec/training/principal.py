@@ -67,8 +67,8 @@ def with_components(params, x, *, lambdas: tuple[float, float]):
   g_s |= {name: g_s[name] | norm for name in ("layers_1", "layers_3")}
   g_s |= {"layers_4": {"shuffled": {"kernel": shuffled, "bias": jnp.full(_PIXELS, 0.5)}}}
   levels = params["gains"]["logarithms"].shape[0]
-  ends = (math.log(255 * math.sqrt(lam / 26)) for lam in lambdas)
-  logs = jnp.broadcast_to(jnp.linspace(*ends, levels)[:, None], (levels, latents))
+  low, high = (math.log(255 * math.sqrt(lam / 26)) for lam in lambdas)
+  logs = jnp.broadcast_to(jnp.linspace(low, high, levels)[:, None], (levels, latents))
   gains = {"gains": {"logarithms": logs}, "inverse_gains": {"logarithms": -logs}}
   return params | {"g_a": g_a, "g_s": g_s} | gains
 
