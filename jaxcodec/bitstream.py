@@ -31,6 +31,7 @@ def compress(
   x,
   *,
   bitrate: int | None = None,
+  quality: float | None = None,
   metadata: Mapping[str, str] | None = None,
   learned: bool = False,
 ) -> bytes:
@@ -41,6 +42,7 @@ def compress(
     x: floating `[batch, time, channels]` in [-1, 1] at `codec.sample_rate`; any length. For a
       codec of pictures `[1, height, width, 3]`, any size.
     bitrate: one of `codec.bitrates` in bit/s; None for the highest. Not for pictures.
+    quality: 0 to 100, for a codec of pictures that has many; None for 50.
     metadata: texts that go with it, such as `{"title": "A talk"}`: up to 64, of keys of a-z, 0-9,
       '.', '_' and '-', and printable values of up to 4096 bytes. "source-sha256" is for the hash
       of the file that the signal came from.
@@ -54,7 +56,9 @@ def compress(
   if isinstance(codec, LatentCodec):
     if bitrate is not None or learned:
       raise ValueError(f"codec {codec.name} of pictures has neither bitrates nor a learned prior")
-    return picture_file.compress(codec, x, metadata=metadata)
+    return picture_file.compress(codec, x, quality=quality, metadata=metadata)
+  if quality is not None:
+    raise ValueError(f"codec {codec.name} of sound has bitrates and no quality")
   batch = x.shape[0] if x.ndim else 0
   return compress_blocks(
     codec, [x], batch=batch, bitrate=bitrate, metadata=metadata, learned=learned
@@ -86,7 +90,7 @@ def decompress(
     CodecError: if the file is damaged or foreign, was made by another codec, or is too large.
     ValueError: if the start lies after the end, or a number is negative.
   """
-  if isinstance(codec, LatentCodec):
+  if isinstance(codec, LatentCodec) or (codec is None and picture_file.holds_picture(data, stream)):
     if start or duration is not None:
       raise ValueError("a picture has no start and no duration")
     return picture_file.decompress(data, codec, stream=stream, max_memory=max_memory)

@@ -12,10 +12,8 @@ import pathlib
 import sys
 from typing import Any, NoReturn
 
-from jaxcodec import cli_sound, terminal
+from jaxcodec import cli_evaluate, cli_sound, terminal
 from jaxcodec.errors import CodecError
-
-_DEFAULT_CODEC = "speech-16khz"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,10 +109,14 @@ def _join(options: argparse.Namespace) -> None:
 
 def _codecs(options: argparse.Namespace) -> None:
   del options
-  from jaxcodec.hub.load import bundled, load_sound
+  from jaxcodec.hub.load import bundled, load
+  from jaxcodec.image.latent_codec import LatentCodec
 
   for name in bundled():
-    codec = load_sound(name)
+    codec = load(name)
+    if isinstance(codec, LatentCodec):
+      print(f"{name}: pictures of any size, --quality 0 to 100")
+      continue
     kbps = ", ".join(f"{rate / 1000:g}" for rate in codec.bitrates)
     streams = "causal" if codec.causal else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
@@ -142,65 +144,20 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-  from jaxcodec import demo
+  from jaxcodec import demo, demo_pictures
+  from jaxcodec.image.files import is_picture
 
   out = pathlib.Path(options.out)
   if out.exists() and not options.force and (not out.is_dir() or any(out.iterdir())):
     raise terminal.UsageError(f"{out} is there already: give --force to write into it")
-  sources = [terminal.existing(path) for path in options.files] or demo.bundled_samples()
-  page = demo.run(terminal.load(options.codec), sources, out)
-  print(f"\nListen: {page}")
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-  folder = pathlib.Path(options.folder)
-  if not folder.is_dir():
-    raise terminal.UsageError(f"no directory {folder}")
-  if options.limit is not None and options.limit < 1:
-    raise terminal.UsageError(f"--limit must be 1 or more, got {options.limit}")
-  if options.json:
-    terminal.check_output(options.json, options.force)
-  from rich.console import Console
-  from rich.progress import track
-
-  from jaxcodec import baselines, evaluate
-
-  names = options.codecs.split(",")
-  if "" in names:
-    raise terminal.UsageError(f"--codecs has an empty name: {options.codecs!r}")
-  codecs = {name: terminal.load(name) for name in names}
-  systems = [
-    system
-    for name, codec in codecs.items()
-    for system in evaluate.codec_systems(name, codec, terminal.bitrate(codec, options.bitrate))
-  ]
-  missing = (
-    [] if evaluate.pesq_is_installed() else ["PESQ is left out: pip install 'jaxcodec[metrics]'"]
-  )
-  if options.baselines == "auto":
-    formats = dict.fromkeys((system.sample_rate, system.channels) for system in systems)
-    found, absent = baselines.find(formats)
-    systems, missing = systems + found, missing + absent
-  console = Console(stderr=True)
-  sources = evaluate.sound_files(folder)[: options.limit]
-  bar = track(
-    sources, "evaluating", console=console, transient=True, disable=not console.is_terminal
-  )
-  result = evaluate.run(systems, bar)
-  for _, reason in result.skipped:
-    terminal.say(f"skipped: {reason}")
-  if result.skipped:
-    terminal.say(f"{len(result.skipped)} of {len(sources)} files skipped")
-  for line in missing:
-    terminal.say(line)
-  text = json.dumps(result.to_json() | {"missing": missing}, indent=1)
-  evaluate.print_table(result, stderr=options.json == "-")
-  if options.json == "-":
-    print(text)
-  elif options.json:
-    from jaxcodec import atomic
-
-    atomic.write(pathlib.Path(options.json), f"{text}\n".encode())
+  given = [terminal.existing(path) for path in options.files]
+  pictures = [path for path in given if is_picture(path)]
+  sounds = [path for path in given if path not in pictures]
+  if not given:
+    sounds, pictures = demo.bundled_samples(), demo_pictures.bundled_pictures()
+  picture_codec = terminal.load_picture(options.picture_codec) if pictures else None
+  page = demo.run(terminal.load(options.codec), sounds, out, picture_codec, pictures)
+  print(f"\nListen and look: {page}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -217,8 +174,11 @@ def _parser() -> argparse.ArgumentParser:
   encode = command("encode", cli_sound.encode, "Codes a sound or picture file into a .jxc file.")
   encode.add_argument("input", help="any format soundfile or Pillow reads; - for stdin")
   encode.add_argument("output", help="a .jxc file, .lyra for bare packets; - for stdout")
-  encode.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  encode.add_argument("--codec", default=None, **codec)
   encode.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
+  encode.add_argument("--quality", type=float, metavar="Q", help="of a picture, 0 to 100; else 50")
+  encode.add_argument("--target-bpp", type=float, metavar="BITS", help="at most, a pixel")
+  encode.add_argument("--target-psnr", type=float, metavar="DB", help="of a picture, at least")
   encode.add_argument("--source-hash", action="store_true", help="SHA-256 of the input, kept")
   encode.add_argument(
     "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"
@@ -240,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
   go_on.add_argument("input", help="any format soundfile reads; - for stdin")
   go_on.add_argument("output", help="a sound file: the prompt, then what follows")
   go_on.add_argument("--model", required=True, metavar="DIR", help="a run that learnt codes")
-  go_on.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  go_on.add_argument("--codec", default=terminal.SOUND_CODEC, **codec)
   go_on.add_argument("--seconds", type=float, default=3.0, help="of what follows; default 3")
   go_on.add_argument("--prompt", type=float, metavar="SECONDS", help="the input's last ones alone")
   go_on.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest codes")
@@ -256,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     "--head", choices=("ctc", "transducer"), help="default: the transducer, if any"
   )
   stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
-  stream.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  stream.add_argument("--codec", default=terminal.SOUND_CODEC, **codec)
   stream.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")
   stream.add_argument("--frames", type=int, default=1, help="frames of codes a chunk; default 1")
   stream.add_argument("--format", choices=("s16le", "f32le"), default="s16le", help="of samples")
@@ -274,25 +234,28 @@ def _parser() -> argparse.ArgumentParser:
       "--meta", action="append", default=[], metavar="KEY=VALUE", help="kept in the file; as often"
     )
   command("codecs", _codecs, "Lists the codecs at hand.")
-  demo = command("demo", _demo, "Codes and decodes samples; writes a page to listen to.")
-  demo.add_argument("files", nargs="*", help="sound files; default: the bundled samples")
+  demo = command("demo", _demo, "Codes and decodes samples; writes a page to hear and see them.")
+  demo.add_argument("files", nargs="*", help="sounds and pictures; default: the bundled samples")
   demo.add_argument("--out", default="jaxcodec-demo", metavar="DIR")
-  demo.add_argument("--codec", default=_DEFAULT_CODEC, **codec)
+  demo.add_argument("--codec", default=terminal.SOUND_CODEC, **codec)
+  demo.add_argument("--picture-codec", default=terminal.PICTURE_CODEC, **codec)
   demo.add_argument("--force", **force)
   export = command("export", _export, "Writes a codec, such as a training run's, as one file.")
   export.add_argument("codec", help="the directory of a run or of a codec")
   export.add_argument("output", help="a .safetensors file, which --codec takes")
   export.add_argument("--half", action="store_true", help="weights of 16 bits")
   export.add_argument("--force", **force)
-  evaluate = command("evaluate", _evaluate, "Codes the sound files of a folder and measures.")
-  evaluate.add_argument("folder", metavar="DIR", help="searched with all folders in it")
-  evaluate.add_argument("--codecs", default=_DEFAULT_CODEC, metavar="A,B,C", help="as for --codec")
+  evaluate = command("evaluate", cli_evaluate.evaluate, "Codes a folder's files and measures.")
+  evaluate.add_argument("folder", metavar="DIR", help="of sounds or pictures, with all in it")
+  evaluate.add_argument("--codecs", default=None, metavar="A,B,C", help="as for --codec")
   evaluate.add_argument("--bitrate", type=float, metavar="KBPS", help="default: all of a codec's")
+  evaluate.add_argument("--quality", type=float, metavar="Q", help="default: eight, for a curve")
   evaluate.add_argument("--limit", type=int, metavar="N", help="the first N files")
   evaluate.add_argument(
-    "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2 if installed"
+    "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2; JPEG, WebP, ..."
   )
   evaluate.add_argument("--json", metavar="FILE", help="means and files; - for stdout")
+  evaluate.add_argument("--plot", metavar="FILE", help="curves of pictures, as PNG")
   evaluate.add_argument("--force", **force)
   return parser
 

@@ -1,6 +1,7 @@
 """`jaxcodec encode` and `decode` of pictures: picture files to `.jxc` files and back."""
 
 import argparse
+import functools
 import io
 import pathlib
 import sys
@@ -17,7 +18,6 @@ def is_latent(codec) -> bool:
 
 def encode(options: argparse.Namespace, codec, source) -> None:
   """Codes the picture file that `source` holds."""
-  from jaxcodec import picture_file
   from jaxcodec.image import files
 
   name = terminal.name(options.input)
@@ -27,9 +27,10 @@ def encode(options: argparse.Namespace, codec, source) -> None:
   pixels = files.read_picture(source, name)
   if pixels.change:
     terminal.say(f"{name}: {pixels.change}")
+  compress = _compress(options)
   start = time.monotonic()
   try:
-    data = picture_file.compress(
+    data = compress(
       codec, pixels.x, channels=pixels.channels, profile=pixels.profile, metadata=metadata
     )
   except ValueError as error:  # A system without files, or a latent that none can hold.
@@ -39,6 +40,20 @@ def encode(options: argparse.Namespace, codec, source) -> None:
   terminal.say(
     f"{terminal.name(options.output, 'stdout')}: {len(data)} bytes for {width} x {height} pixels, "
     f"{8 * len(data) / (height * width):.4f} bits a pixel, {time.monotonic() - start:.2f} s"
+  )
+
+
+def _compress(options: argparse.Namespace):
+  """The function that makes a file of the quality or the target that the call names."""
+  from jaxcodec import picture_file
+
+  given = [options.quality, options.target_bpp, options.target_psnr]
+  if given.count(None) < 2:
+    raise terminal.UsageError("give one of --quality, --target-bpp and --target-psnr")
+  if options.target_bpp is None and options.target_psnr is None:
+    return functools.partial(picture_file.compress, quality=options.quality)
+  return functools.partial(
+    picture_file.compress_to, bits_per_pixel=options.target_bpp, psnr=options.target_psnr
   )
 
 
@@ -54,15 +69,19 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
     raise terminal.UsageError(f"{path.name}: a picture is written as one of {offered}")
   if options.start or options.duration is not None or options.bitrate is not None:
     raise terminal.UsageError("--start, --duration and --bitrate are for sound")
-  if options.codec is None:
-    _, described = picture_file.picture_of(data, options.stream)
+  _, described = picture_file.picture_of(data, options.stream)
+  if options.codec is not None:
+    codec = terminal.load_any(options.codec)
+    if not is_latent(codec):
+      raise terminal.UsageError(
+        f"{options.codec} is a codec of sound, and the file holds a picture"
+      )
+  elif described.codec in picture_file.bundled():
+    codec = picture_file.bundled_codec(described)
+  else:
     raise terminal.UsageError(f"the file needs the codec {described.codec!r}: give --codec")
-  codec = terminal.load_any(options.codec)
-  if not is_latent(codec):
-    raise terminal.UsageError(f"{options.codec} is a codec of sound, and the file holds a picture")
   start = time.monotonic()
   y = picture_file.decompress(data, codec, stream=options.stream, max_memory=options.max_memory)
-  _, described = picture_file.picture_of(data, options.stream)
   pixels = files.to_bytes(y, described.channels)
   if options.output == "-":
     picture = io.BytesIO()
@@ -74,12 +93,3 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
   name = terminal.name(options.output, "stdout")
   size = f"{described.width} x {described.height} pixels"
   terminal.say(f"{name}: {size}, {time.monotonic() - start:.2f} s")
-
-
-def holds_picture(data: bytes, stream: int | None) -> bool:
-  """Whether the stream asked for, or the first, of a `.jxc` file is a picture."""
-  from jaxcodec.entropy import container
-
-  streams = container.read_header(data).streams
-  number = stream or 0
-  return 0 <= number < len(streams) and isinstance(streams[number], container.Picture)

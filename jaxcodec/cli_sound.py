@@ -19,12 +19,17 @@ def encode(options: argparse.Namespace) -> None:
   terminal.check_output(options.output, options.force)
   from jaxcodec import bitstream
   from jaxcodec.audio.files import SoundReader
+  from jaxcodec.image.files import is_picture
 
   packets = options.output.endswith(_PACKETS)
+  if options.codec is None:
+    options.codec = terminal.PICTURE_CODEC if is_picture(source) else terminal.SOUND_CODEC
   codec = _load_lyra(options.codec) if packets else terminal.load_any(options.codec)
   if cli_picture.is_latent(codec):
     cli_picture.encode(options, codec, source)
     return
+  if {options.quality, options.target_bpp, options.target_psnr} != {None}:
+    raise terminal.UsageError("--quality, --target-bpp and --target-psnr are for pictures")
   bitrate = terminal.bitrate(codec, options.bitrate)
   name = terminal.name(options.input)
   if packets and (options.title or options.meta or options.source_hash):
@@ -57,9 +62,11 @@ def encode(options: argparse.Namespace) -> None:
 
 
 def decode(options: argparse.Namespace) -> None:
+  from jaxcodec import picture_file
+
   data = terminal.read(options.input, options.max_memory)
   terminal.check_output(options.output, options.force)
-  if not options.input.endswith(_PACKETS) and cli_picture.holds_picture(data, options.stream):
+  if not options.input.endswith(_PACKETS) and picture_file.holds_picture(data, options.stream):
     cli_picture.decode(options, data)
     return
   from jaxcodec import atomic

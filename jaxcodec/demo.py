@@ -1,4 +1,4 @@
-"""The main job on a few samples: code, store, decode, measure, and write a page to listen to."""
+"""The main job on a few samples: code, store, decode, measure, and write a page of them."""
 
 import math
 import pathlib
@@ -9,9 +9,10 @@ import numpy as np
 import soundfile
 from rich.progress import track
 
-from jaxcodec import bitstream, metrics, report
+from jaxcodec import bitstream, demo_pictures, metrics, report
 from jaxcodec.audio.files import SoundReader
 from jaxcodec.codec import Codec
+from jaxcodec.image.latent_codec import LatentCodec
 
 _SAMPLES = pathlib.Path(__file__).parent / "assets" / "samples"
 
@@ -21,10 +22,17 @@ def bundled_samples() -> list[pathlib.Path]:
   return sorted(_SAMPLES.glob("*.flac"))
 
 
-def run(codec: Codec, sources: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
-  """Codes each source at a low, a middle and the top rate; prints a table, returns the page's path.
+def run(
+  codec: Codec,
+  sources: Sequence[pathlib.Path],
+  out: pathlib.Path,
+  picture_codec: LatentCodec | None = None,
+  pictures: Sequence[pathlib.Path] = (),
+) -> pathlib.Path:
+  """Codes each sound at a low, a middle and the top rate; prints a table, returns the page's path.
 
-  Into `out` go the coded files, the decoded sounds, a spectrogram a source, and `index.html`.
+  Into `out` go the coded files, the decoded sounds, a spectrogram a sound, what `demo_pictures`
+  makes of the pictures, and `index.html`.
   """
   out.mkdir(parents=True, exist_ok=True)
   rates = codec.bitrates
@@ -41,7 +49,9 @@ def run(codec: Codec, sources: Sequence[pathlib.Path], out: pathlib.Path) -> pat
     soundfile.write(out / f"{source.stem}.wav", x[0], codec.sample_rate)
     samples.append(report.Sample(source.stem, x[0], codec.sample_rate, picture))
     results += found
-  report.print_table(results)
+  if results:
+    report.print_table(results)
+  sections = [] if picture_codec is None else demo_pictures.run(picture_codec, pictures, out)
   page = out / "index.html"
   intro = (
     f"Coded with {codec.name}: {codec.sample_rate} Hz, {codec.channels} channel. The rates are "
@@ -49,7 +59,13 @@ def run(codec: Codec, sources: Sequence[pathlib.Path], out: pathlib.Path) -> pat
     "of Taal et al. (at most 1); SI-SDR compares waves and is not what the ear hears. Speed counts "
     "coding and decoding together, after compilation."
   )
-  report.html_page(page, "jaxcodec demo", intro, results, samples)
+  if sections:
+    assert picture_codec is not None
+    intro += (
+      f"\n\nPictures are coded with {picture_codec.name}, beside the best JPEG of at most as many "
+      "bytes. Bits a pixel are those of the whole file."
+    )
+  report.html_page(page, "jaxcodec demo", intro, results, samples, "\n".join(sections))
   return page
 
 

@@ -73,6 +73,7 @@ def _picture_facts(picture: Picture, size: int) -> dict[str, Any]:
     "height": picture.height,
     "colors": "grey" if picture.channels == 1 else "RGB",
     "profile_bytes": len(picture.profile),
+    "quality": None if picture.quality is None else picture.quality / 10,
     "bytes": size,
     "bits_per_pixel": round(8 * size / (picture.width * picture.height), 4),
     "metadata": {**picture.metadata},

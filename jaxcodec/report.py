@@ -130,6 +130,7 @@ def html_page(
   intro: str,
   rows: Sequence[Result],
   samples: Sequence[Sample],
+  pictures: str = "",
 ) -> None:
   """Writes one HTML file that needs no other: table, players and spectrograms.
 
@@ -142,6 +143,7 @@ def html_page(
     intro: what was done, plain text; an empty line starts a paragraph.
     rows: results, in the order to show them.
     samples: the originals, in the order to show them.
+    pictures: HTML to put after the sounds, such as of `picture_report.section`.
 
   Raises:
     ValueError: if a result's sample is not among `samples`, or two samples share a name.
@@ -160,6 +162,7 @@ def html_page(
     intro="\n".join(f"<p>{html.escape(part.strip())}</p>" for part in paragraphs),
     table="\n".join(_table_body(sample, results) for sample, results in groups if results),
     sections="\n".join(_section(sample, results) for sample, results in groups),
+    pictures=pictures,
   )
   pathlib.Path(path).write_text(page, encoding="utf-8", newline="\n")
 
@@ -328,6 +331,10 @@ tbody th[scope=rowgroup] { font-weight: 600; padding-top: 1.1rem; }
 .players small { display: block; }
 audio { display: block; width: 100%; height: 2.5rem; margin-top: .5rem; }
 img { display: block; width: 100%; min-width: 44rem; height: auto; }
+.pictures { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.pictures img { min-width: 0; margin-bottom: .4rem; }
+.pictures small { display: block; }
 </style>
 </head>
 <body>
@@ -348,6 +355,7 @@ $table
 <p class="hint"><small>To compare, start one player and then another of the same sample: it goes \
 on from where the first one was.</small></p>
 $sections
+$pictures
 </main>
 <script>
 const players = [...document.querySelectorAll("audio")];

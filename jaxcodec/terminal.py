@@ -14,6 +14,10 @@ from collections.abc import Iterable, Iterator
 
 from jaxcodec.errors import CodecError
 
+# What is bundled, and what is meant where no codec is named.
+SOUND_CODEC = "speech-16khz"
+PICTURE_CODEC = "photo"
+
 
 class UsageError(Exception):
   """A wrong call: exit status 2."""
@@ -68,6 +72,14 @@ def load_any(name: str):
 
   check_codec(name)
   return load(name)
+
+
+def load_picture(name: str):
+  """A codec of pictures."""
+  from jaxcodec.hub.load import load_picture
+
+  check_codec(name)
+  return load_picture(name)
 
 
 def check_codec(name: str) -> None:

@@ -18,7 +18,7 @@ def load(path: pathlib.Path, function: str = "get_config") -> Run:
   """What `get_config()` of a file returns.
 
   Raises:
-    ValueError: if there is no such file or function, or it gives no run of any kind.
+    ValueError: if there is no such file or function, or it gives no kind of run.
   """
   if not path.is_file():
     raise ValueError(f"no configuration {path}")
@@ -32,9 +32,8 @@ def load(path: pathlib.Path, function: str = "get_config") -> Run:
   except Exception as error:  # Of any kind: the file is the user's program.
     raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
   if not isinstance(config, Run):
-    raise ValueError(
-      f"{path}: {function}() gives a {type(config).__name__}, not a run such as Train"
-    )
+    kinds = ", ".join(kind.__name__ for kind in typing.get_args(Run))
+    raise ValueError(f"{path}: {function}() gives a {type(config).__name__}, not one of {kinds}")
   return config
 
 

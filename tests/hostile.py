@@ -263,6 +263,74 @@ def run(count: int, seed: int, folder: pathlib.Path, commands: bool = True) -> d
   return dict(found.most_common()) | {"MB": grown}
 
 
+def picture_seeds() -> list[bytes]:
+  """Picture files of several shapes, qualities and fields, of `recorded_pictures.many_rates`."""
+  from recorded_pictures import many_rates
+
+  from jaxcodec import picture_file
+
+  rng, codec = np.random.default_rng(0), many_rates()
+  cases = (
+    ((1, 1), {}),
+    ((65, 127), {"quality": 90, "metadata": {"title": "Bild"}}),
+    ((70, 40), {"channels": 1, "profile": b"not a profile"}),
+    ((3, 300), {"quality": 0}),
+  )
+  return [
+    picture_file.compress(codec, rng.uniform(-1, 1, (1, *size, 3)).astype(np.float32), **fields)
+    for size, fields in cases
+  ]
+
+
+def blank(codec, y_hat, quality):
+  """Stands for `latent_codec._synthesise`: no network, so ever new shapes compile nothing."""
+  del codec, quality
+  return np.zeros((1, 16 * y_hat.shape[1], 16 * y_hat.shape[2], 3), np.float32)
+
+
+def run_pictures(count: int, seed: int) -> dict[str, int]:
+  """`count` attacks on what reads pictures, as `run`: mutated files, half of them signed anew."""
+  from recorded_pictures import many_rates
+
+  from jaxcodec import describe, picture_file
+  from jaxcodec.entropy.fields import is_printable
+  from jaxcodec.errors import CodecError
+  from jaxcodec.image import latent_codec
+
+  rng, files, codec = np.random.default_rng(seed), picture_seeds(), many_rates()
+
+  def read(data: bytes) -> str:
+    try:
+      for line in describe.lines(describe.info(data, check=True)):
+        assert is_printable(line.removeprefix("\n")), line
+      _, described = picture_file.picture_of(data, None)
+      y = picture_file.decompress(data, codec, max_memory=MEGABYTES * 10**6)
+    except CodecError as error:
+      return str(error)
+    assert y.shape == (1, described.height, described.width, 3)
+    return ""
+
+  found: collections.Counter = collections.Counter()
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  network, latent_codec._synthesise = latent_codec._synthesise, blank
+  try:
+    for file in files:
+      assert read(file) == ""
+    for number in range(count):
+      forged = number % 2 == 1
+      bad = mutate(files[rng.integers(len(files))], rng, 1 if number % 4 == 1 else 7)
+      bad = signed(bad) if forged else bad
+      said = timely(read, bad)
+      assert "\n" not in said
+      assert said or forged or bad in files, "a damaged file was accepted"
+      found[" ".join(re.sub(r"\d+", "N", said).split()[:3]) or "legal"] += 1
+  finally:
+    latent_codec._synthesise = network
+  grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+  assert grown < MEGABYTES, f"{grown} MB"
+  return dict(found.most_common()) | {"MB": grown}
+
+
 def fuzz(arguments: list[str]) -> None:
   """Never returns: libFuzzer looks for new ways through the code, signed and not."""
   import atheris
@@ -287,11 +355,16 @@ def main() -> None:
   parser.add_argument("--count", type=int, default=20_000)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--no-commands", action="store_true", help="the library alone")
+  parser.add_argument("--pictures", action="store_true", help="files of pictures")
   parser.add_argument("--atheris", action="store_true", help="with arguments of libFuzzer")
   options, rest = parser.parse_known_args()
   if options.atheris:
     fuzz(rest)
   start = time.monotonic()
+  if options.pictures:
+    found = run_pictures(options.count, options.seed)
+    print(f"{options.count} files in {time.monotonic() - start:.0f} s: {found}")
+    return
   with tempfile.TemporaryDirectory() as folder:
     found = run(options.count, options.seed, pathlib.Path(folder), not options.no_commands)
   print(f"{options.count} files in {time.monotonic() - start:.0f} s: {found}")

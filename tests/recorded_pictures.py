@@ -1,5 +1,6 @@
 """Picture codecs at the drawn weights of `recorded/make_image.py`."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -37,3 +38,16 @@ def read(case: str):
 @functools.cache
 def codec(case: str) -> LatentCodec:
   return latent_codec(*read(case), name=case)
+
+
+LEVELS = 3
+LOGS = (np.linspace([-1.0] * 12, [2.0] * 12, LEVELS) + np.arange(12) / 50).astype(np.float32)
+
+
+@functools.cache
+def many_rates() -> LatentCodec:
+  """The checkerboard codec with gains for three qualities."""
+  one = codec("checkerboard")
+  gains = {"gains": {"logarithms": LOGS}, "inverse_gains": {"logarithms": -LOGS}}
+  module = one.module.clone(levels=LEVELS)
+  return dataclasses.replace(one, module=module, params=one.params | gains, name="many-rates")

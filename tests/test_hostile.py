@@ -68,6 +68,17 @@ def test_thirty_thousand_damaged_files_and_forgeries_do_no_harm(tmp_path):
   assert found["MB"] < hostile.MEGABYTES
 
 
+def test_damaged_and_forged_pictures_are_refused_or_legal():
+  found = hostile.run_pictures(400, 4)
+  assert found["legal"] < 100
+  assert len(found) > 10
+
+
+@pytest.mark.slow
+def test_three_thousand_damaged_and_forged_pictures_do_no_harm():
+  assert hostile.run_pictures(3000, 5)["MB"] < hostile.MEGABYTES
+
+
 def test_names_in_a_file_lead_nowhere(tmp_path, capsys, monkeypatch):
   """Neither the codec's name nor metadata are ever taken as paths."""
   monkeypatch.chdir(tmp_path)

@@ -23,6 +23,8 @@ from jaxcodec.errors import CodecError
 
 KIND = 2  # The kind of signal.
 _ICC = 4  # The tag of a colour profile; a reader may leave it out.
+_QUALITY = 5  # That of a quality; who does not know it cannot decode.
+MOST_QUALITY = 1000
 _LIMITS = {
   "height": (1, 1 << 24),
   "width": (1, 1 << 24),
@@ -45,6 +47,7 @@ class Picture:
     bit_depth: of the samples that came in; 8 is the only one.
     num_symbols: numbers that the payload codes.
     profile: the ICC profile that says what its colours mean, at most 32768 bytes; may be empty.
+    quality: 0 to 1000, of a codec that has many; else None.
   """
 
   codec: str
@@ -55,6 +58,7 @@ class Picture:
   bit_depth: int = 8
   num_symbols: int
   profile: bytes = b""
+  quality: int | None = None
   metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -71,6 +75,8 @@ class Picture:
       raise ValueError(f"{self.height} x {self.width} pixels are more than {MOST_PIXELS}")
     if len(self.profile) > MOST_PROFILE:
       raise ValueError(f"a profile of {len(self.profile)} bytes is more than {MOST_PROFILE}")
+    if self.quality is not None and not 0 <= self.quality <= MOST_QUALITY:
+      raise ValueError(f"quality must be 0 to {MOST_QUALITY}, not {self.quality}")
     check_metadata(self.metadata)
 
   @property
@@ -90,6 +96,8 @@ def picture_bytes(picture: Picture) -> bytes:
   body += b"".join(varint(getattr(picture, field)) for field in _LIMITS)
   if picture.profile:
     body += field_bytes(_ICC, picture.profile)
+  if picture.quality is not None:
+    body += field_bytes(_QUALITY, varint(picture.quality))
   return body + metadata_bytes(picture.metadata)
 
 
@@ -104,10 +112,16 @@ def parse_picture(body: memoryview) -> Picture:
   numbers = {}
   for field in _LIMITS:
     numbers[field], at = read_varint(body, at, "header")
-  profile, metadata = b"", dict[str, str]()
-  for tag, content in read_fields(body, at, (_ICC, PAIR)):
+  profile, quality, metadata = b"", None, dict[str, str]()
+  for tag, content in read_fields(body, at, (_ICC, _QUALITY, PAIR)):
     if tag == PAIR:
       read_pair(content, metadata)
+    elif tag == _QUALITY:
+      if quality is not None:
+        raise CodecError("header is not valid: a picture has one quality")
+      quality, end = read_varint(memoryview(content), 0, "header")
+      if end != len(content):
+        raise CodecError("header is not valid: a quality is one number")
     elif profile or not content:
       raise CodecError("header is not valid: a picture has one profile, not empty")
     else:
@@ -116,6 +130,7 @@ def parse_picture(body: memoryview) -> Picture:
     codec=bytes(name).decode(),
     weights_hash=bytes(weights_hash),
     profile=profile,
+    quality=quality,
     metadata=metadata,
     **numbers,
   )

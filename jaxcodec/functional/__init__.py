@@ -85,6 +85,7 @@ from jaxcodec.functional.picture_conv import (
   depth_to_space as depth_to_space,
   generalized_norm as generalized_norm,
   raster_mask as raster_mask,
+  space_to_depth as space_to_depth,
   subpixel_kernel as subpixel_kernel,
 )
 from jaxcodec.functional.projection import (

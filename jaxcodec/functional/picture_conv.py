@@ -79,6 +79,14 @@ def depth_to_space(x, factor: int):
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * factor, width * factor, -1)
 
 
+def space_to_depth(x, factor: int):
+  """The inverse of `depth_to_space`, for sides that are multiples of `factor`."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(batch, height // factor, width // factor, factor**2 * channels)
+
+
 def checkerboard(height: int, width: int):
   """bool [H, W, 1], true where row and column add up to an even number."""
   return ((jnp.arange(height)[:, None] + jnp.arange(width)) % 2 == 0)[..., None]

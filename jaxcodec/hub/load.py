@@ -66,12 +66,24 @@ def load_sound(name_or_path: str | pathlib.Path) -> Codec:
   return codec
 
 
+def load_picture(name_or_path: str | pathlib.Path) -> LatentCodec:
+  """As `load`, a codec of pictures.
+
+  Raises:
+    CodecError: as `load`, and for a codec of sound.
+  """
+  codec = load(name_or_path)
+  if not isinstance(codec, LatentCodec):
+    raise CodecError(f"{name_or_path} is a codec of sound, and one of pictures is needed")
+  return codec
+
+
 def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec | LatentCodec:
   name = str(name_or_path)
   if not name:
     raise CodecError("no codec has an empty name")
   if name in bundled():
-    return native.load_native(_BUNDLED / name)
+    return _load_directory(_BUNDLED / name, name)
   directory = pathlib.Path(name_or_path)
   if directory.is_dir():
     name = directory.resolve().name

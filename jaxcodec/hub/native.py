@@ -64,9 +64,9 @@ def save(
   """
   directory = pathlib.Path(directory)
   if isinstance(codec, LatentCodec):
-    if orbax or dtype != jnp.float32:
-      raise ValueError("a codec of pictures is saved as float32 in safetensors")
-    picture.save_picture(codec, directory)
+    if orbax:
+      raise ValueError("a codec of pictures is saved in safetensors")
+    picture.save_picture(codec, directory, dtype)
     return
   directory.mkdir(parents=True, exist_ok=True)
   config = {"format": _FORMAT, "version": _VERSION} | description(codec.name, codec.module)

@@ -1,5 +1,6 @@
 """Codecs of pictures in directories of ours: `config.json` and `model.safetensors`."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -38,17 +39,38 @@ SYSTEMS: dict[str, type[PictureCodec]] = {
 }
 
 
-def save_picture(codec: LatentCodec, directory: pathlib.Path) -> None:
-  """Writes a codec, each file whole or not at all."""
+def save_picture(codec: LatentCodec, directory: pathlib.Path, dtype: Any = np.float32) -> None:
+  """Writes a codec, each file whole or not at all; `dtype` is that of its weights."""
   directory.mkdir(parents=True, exist_ok=True)
-  system = next(name for name, cls in SYSTEMS.items() if type(codec.module) is cls)
-  config = {"format": _FORMAT, "version": _VERSION, "name": codec.name, "system": system}
-  config["module"] = module_config(codec.module)
+  config = {"format": _FORMAT, "version": _VERSION} | description(codec.name, codec.module)
   flat = flatten_dict(codec.params, sep="/")
-  arrays = {f"params/{path}": np.asarray(leaf, order="C") for path, leaf in flat.items()}
+  arrays = {f"params/{path}": np.asarray(leaf, dtype, order="C") for path, leaf in flat.items()}
   arrays["tables"] = np.ascontiguousarray(codec.tables, np.int32)
   atomic.write(directory / "model.safetensors", serialize(arrays))
   atomic.write(directory / "config.json", f"{json.dumps(config, indent=2)}\n".encode())
+
+
+def description(name: str, module: PictureCodec) -> dict[str, Any]:
+  """What rebuilds a codec's module, as JSON values; `described` reads it."""
+  system = next(system for system, cls in SYSTEMS.items() if type(module) is cls)
+  return {"name": name, "system": system, "module": module_config(module)}
+
+
+def described(config: dict[str, Any], path: pathlib.Path) -> tuple[str, PictureCodec, Any]:
+  """A codec's name, its module and the shapes of its parameters.
+
+  Raises:
+    CodecError: if `config`, of `path`, describes none.
+  """
+  try:
+    module = built(SYSTEMS[config["system"]], dict(config["module"]))
+    quality = jax.ShapeDtypeStruct((), jnp.float32) if module.levels else None
+    example = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    init = functools.partial(module.init, key=None)
+    shapes = jax.eval_shape(init, jax.random.key(0), example, quality=quality)["params"]
+    return str(config["name"]), module, shapes
+  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    raise CodecError(f"{path / 'config.json'} does not describe a codec: {error}") from None
 
 
 def load_picture(directory: pathlib.Path, config: dict[str, Any]) -> LatentCodec:
@@ -59,13 +81,7 @@ def load_picture(directory: pathlib.Path, config: dict[str, Any]) -> LatentCodec
   """
   if config.get("version") != _VERSION:
     raise CodecError(f"{directory} has version {config.get('version')}, this reader {_VERSION}")
-  try:
-    module = built(SYSTEMS[config["system"]], dict(config["module"]))
-    name = str(config["name"])
-    example = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
-  except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-    raise CodecError(f"{directory / 'config.json'} does not describe a codec: {error}") from None
+  name, module, shapes = described(config, directory)
   tensors = Tensors(directory)
   flat = {
     path: jnp.asarray(tensors.take(f"params/{path}", leaf.shape, leaf.dtype))

@@ -11,8 +11,9 @@ import numpy as np
 from jaxcodec import atomic
 from jaxcodec.codec import Codec
 from jaxcodec.errors import CodecError
-from jaxcodec.hub import native
+from jaxcodec.hub import native, picture
 from jaxcodec.hub.checkpoint import read_config
+from jaxcodec.image.latent_codec import LatentCodec, latent_codec
 
 _FORMAT = "jaxcodec-run"
 _VERSION = 1
@@ -53,10 +54,10 @@ def is_run(config: dict[str, Any]) -> bool:
   return config.get("format") == _FORMAT
 
 
-def load_run(directory: pathlib.Path) -> Codec:
+def load_run(directory: pathlib.Path) -> Codec | LatentCodec:
   """The codec of a run's latest checkpoint, with the averaged weights.
 
-  The entropy coder starts from how often training used each code.
+  For codes, the entropy coder starts from how often training used each.
 
   Raises:
     CodecError: if there is no checkpoint yet, or it is damaged.
@@ -64,6 +65,10 @@ def load_run(directory: pathlib.Path) -> Codec:
   config = read_config(directory)
   if config.get("version") != _VERSION:
     raise CodecError(f"{directory} has version {config.get('version')}, this reader {_VERSION}")
+  if config.get("system") in picture.SYSTEMS:
+    name, latent, shapes = picture.described(config, directory)
+    params = latest(directory / "checkpoints", {"average": shapes})["average"]
+    return latent_codec(latent, jax.tree.map(jnp.asarray, params), name)
   name, module, shapes = native.described(config, directory)
   sizes = module.codebook_sizes
   usage = jax.ShapeDtypeStruct((len(sizes), max(sizes)), jnp.float32)

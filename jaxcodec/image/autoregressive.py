@@ -24,6 +24,7 @@ class JointAutoregressive(PictureCodec):
   """Attributes as of `PictureCodec`."""
 
   def setup(self):
+    super().setup()
     self.g_a, self.g_s = gdn_analysis(self.filters, self.latents), gdn_synthesis(self.filters)
     self.h_a = hyper_analysis(self.filters, nn.leaky_relu)
     self.h_s = hyper_synthesis(self.latents)
@@ -31,15 +32,15 @@ class JointAutoregressive(PictureCodec):
     self.context_prediction = Conv2d(2 * self.latents, 5, 1, mask=F.raster_mask)
     self.entropy_parameters = entropy_parameters(self.latents)
 
-  def __call__(self, x, key=None) -> Coded:
+  def __call__(self, x, key=None, quality=None) -> Coded:
     """As an estimate, latents are rounded about zero for context and picture, as in CompressAI; in
     a file they are rounded about their means."""
     for_z, for_context, for_y = keys(key, 3)
-    y, z = self.analyse(x)
+    y, z = self.analyse(x, quality)
     z_hat, of_z = self.side_information(z, for_z)
     # One noise for context and synthesis; the likelihood draws its own.
     y_hat = noisy_or_rounded(y, 0.0, for_context)
     both = jnp.concatenate([self.h_s(z_hat), self.context_prediction(y_hat)], axis=-1)
     scales, means = split(self.entropy_parameters(both))
     priced = noisy_or_rounded(y, means, for_y)
-    return self.coded(y_hat, F.gaussian_likelihood(priced, scales, means), of_z)
+    return self.coded(y_hat, F.gaussian_likelihood(priced, scales, means), of_z, quality)

@@ -36,6 +36,7 @@ class ChannelWise(PictureCodec):
   widths: tuple[int, ...] = (224, 128)
 
   def setup(self):
+    super().setup()
     n, m = self.filters, self.latents
     if m % self.slices:
       raise ValueError(f"latents={m} are not {self.slices} slices of equal size")
@@ -58,9 +59,9 @@ class ChannelWise(PictureCodec):
     layers = [layer for width in self.widths for layer in (Conv2d(width, 5, 1), nn.relu)]
     return nn.Sequential([*layers, Conv2d(self.latents // self.slices, 3, 1)])
 
-  def __call__(self, x, key=None) -> Coded:
+  def __call__(self, x, key=None, quality=None) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x)
+    y, z = self.analyse(x, quality)
     z_hat, of_z = self.side_information(z, for_z, rounded=True)
     side_means, side_scales = self.h_means(z_hat), self.h_scales(z_hat)
     done: list[jax.Array] = []
@@ -77,7 +78,7 @@ class ChannelWise(PictureCodec):
       all_scales.append(scales)
     means, scales = (jnp.concatenate(parts, axis=-1) for parts in (all_means, all_scales))
     likelihood = F.gaussian_likelihood(noisy_or_rounded(y, means, for_y), scales, means)
-    return self.coded(jnp.concatenate(done, axis=-1), likelihood, of_z)
+    return self.coded(jnp.concatenate(done, axis=-1), likelihood, of_z, quality)
 
 
 def index_scale(index):

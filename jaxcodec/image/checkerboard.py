@@ -20,13 +20,14 @@ from jaxcodec.layers.picture import Conv2d, split
 class Checkerboard(PictureCodec):
   """Attributes as of `PictureCodec`, and:
 
-  transform: "gdn", those of the joint model, or "residual", those of Cheng et al., for which
-    `latents` equals `filters`.
+  transform: "gdn", those of the joint model; "residual", those of Cheng et al., for which
+    `latents` equals `filters`; or "patch", which take a fraction of the time.
   """
 
-  transform: Literal["gdn", "residual"] = "gdn"
+  transform: Literal["gdn", "residual", "patch"] = "gdn"
 
   def setup(self):
+    super().setup()
     n, m = self.filters, self.latents
     if self.transform == "residual":
       if n != m:
@@ -34,22 +35,25 @@ class Checkerboard(PictureCodec):
       self.g_a, self.g_s = T.residual_analysis(n), T.residual_synthesis(n)
       self.h_a, self.h_s = T.small_hyper_analysis(n), T.small_hyper_synthesis(n)
     else:
-      self.g_a, self.g_s = T.gdn_analysis(n, m), T.gdn_synthesis(n)
+      if self.transform == "patch":
+        self.g_a, self.g_s = T.patch_analysis(n, m), T.patch_synthesis(n)
+      else:
+        self.g_a, self.g_s = T.gdn_analysis(n, m), T.gdn_synthesis(n)
       self.h_a, self.h_s = T.hyper_analysis(n, nn.leaky_relu), T.hyper_synthesis(m)
     self.entropy_bottleneck = EntropyBottleneck(n)
     self.context_prediction = Conv2d(2 * m, 5, 1, mask=F.checkerboard_mask)
     self.entropy_parameters = T.entropy_parameters(m)
 
-  def __call__(self, x, key=None) -> Coded:
+  def __call__(self, x, key=None, quality=None) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x)
+    y, z = self.analyse(x, quality)
     z_hat, of_z = self.side_information(z, for_z, rounded=True)
     y_hat, parameters = two_passes(
       y, self.h_s(z_hat), self.context_prediction, self.entropy_parameters
     )
     scales, means = split(parameters)
     likelihood = F.gaussian_likelihood(noisy_or_rounded(y, means, for_y), scales, means)
-    return self.coded(y_hat, likelihood, of_z)
+    return self.coded(y_hat, likelihood, of_z, quality)
 
 
 def two_passes(y, side, context_prediction, entropy_parameters):

@@ -27,6 +27,7 @@ class Elic(PictureCodec):
   groups: tuple[int, ...] = (16, 16, 32, 64, 192)
 
   def setup(self):
+    super().setup()
     n, m = self.filters, self.latents
     if sum(self.groups) != m:
       raise ValueError(f"groups {self.groups} are not {m} latents together")
@@ -47,9 +48,9 @@ class Elic(PictureCodec):
       for k, size in enumerate(self.groups)
     ]
 
-  def __call__(self, x, key=None) -> Coded:
+  def __call__(self, x, key=None, quality=None) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x)
+    y, z = self.analyse(x, quality)
     z_hat, of_z = self.side_information(z, for_z, rounded=True)
     side, parameters = self.h_s(z_hat), []
     done: list[jax.Array] = []
@@ -64,7 +65,7 @@ class Elic(PictureCodec):
       parameters.append(split(found))
     scales, means = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
     likelihood = F.gaussian_likelihood(noisy_or_rounded(y, means, for_y), scales, means)
-    return self.coded(jnp.concatenate(done, axis=-1), likelihood, of_z)
+    return self.coded(jnp.concatenate(done, axis=-1), likelihood, of_z, quality)
 
 
 def _three(features: int) -> list[Bottleneck]:

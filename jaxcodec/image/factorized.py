@@ -16,16 +16,16 @@ class FactorizedPrior(PictureCodec):
     return 16
 
   def setup(self):
+    super().setup()
     self.g_a = gdn_analysis(self.filters, self.latents)
     self.g_s = gdn_synthesis(self.filters)
     self.entropy_bottleneck = EntropyBottleneck(self.latents)
 
-  def analyse(self, x):
-    y = self.g_a((x + 1) / 2)
-    return y, y  # Latents are their own side information: they have tables of their own.
+  def side(self, y):
+    return y  # Latents are their own side information: they have tables of their own.
 
-  def __call__(self, x, key=None) -> Coded:
-    y, _ = self.analyse(x)
+  def __call__(self, x, key=None, quality=None) -> Coded:
+    y, _ = self.analyse(x, quality)
     y_hat, likelihood = self.side_information(y, key)
     aux_loss = self.entropy_bottleneck.quantile_loss()
-    return Coded(self.synthesise(y_hat), y_hat, {"y": likelihood}, aux_loss)
+    return Coded(self.synthesise(y_hat, quality), y_hat, {"y": likelihood}, aux_loss)

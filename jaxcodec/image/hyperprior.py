@@ -19,6 +19,7 @@ class ScaleHyperprior(PictureCodec):
   """Latents are normal about zero, with scales from z. Attributes as of `PictureCodec`."""
 
   def setup(self):
+    super().setup()
     n = self.filters
     self.g_a, self.g_s = gdn_analysis(n, self.latents), gdn_synthesis(n)
     self.h_a = hyper_analysis(n, nn.relu)
@@ -26,31 +27,31 @@ class ScaleHyperprior(PictureCodec):
     self.h_s = nn.Sequential(up)
     self.entropy_bottleneck = EntropyBottleneck(n)
 
-  def analyse(self, x):
-    y = self.g_a((x + 1) / 2)
-    return y, self.h_a(jnp.abs(y))
+  def side(self, y):
+    return self.h_a(jnp.abs(y))
 
-  def __call__(self, x, key=None) -> Coded:
+  def __call__(self, x, key=None, quality=None) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x)
+    y, z = self.analyse(x, quality)
     z_hat, of_z = self.side_information(z, for_z)
     y_hat = noisy_or_rounded(y, 0.0, for_y)
-    return self.coded(y_hat, F.gaussian_likelihood(y_hat, self.h_s(z_hat)), of_z)
+    return self.coded(y_hat, F.gaussian_likelihood(y_hat, self.h_s(z_hat)), of_z, quality)
 
 
 class MeanScaleHyperprior(PictureCodec):
   """Latents are normal, with scales and means from z. Attributes as of `PictureCodec`."""
 
   def setup(self):
+    super().setup()
     self.g_a, self.g_s = gdn_analysis(self.filters, self.latents), gdn_synthesis(self.filters)
     self.h_a = hyper_analysis(self.filters, nn.leaky_relu)
     self.h_s = hyper_synthesis(self.latents)
     self.entropy_bottleneck = EntropyBottleneck(self.filters)
 
-  def __call__(self, x, key=None) -> Coded:
+  def __call__(self, x, key=None, quality=None) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x)
+    y, z = self.analyse(x, quality)
     z_hat, of_z = self.side_information(z, for_z)
     scales, means = split(self.h_s(z_hat))
     y_hat = noisy_or_rounded(y, means, for_y)
-    return self.coded(y_hat, F.gaussian_likelihood(y_hat, scales, means), of_z)
+    return self.coded(y_hat, F.gaussian_likelihood(y_hat, scales, means), of_z, quality)

@@ -66,14 +66,16 @@ def _probabilities(params: Any):
   return bottleneck.apply({"params": own}, z, method="likelihood").T
 
 
-def encode(codec: LatentCodec, x: np.ndarray) -> bytes:
+def encode(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> bytes:
   """The latents of a picture [H, W, 3] in [-1, 1], H and W multiples of the codec's.
+
+  `quality` is that of `PictureCodec`, for codecs that have many.
 
   Raises:
     ValueError: if there are no files of the codec, or a latent is too large for one.
   """
   networks = codec.networks
-  y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None]))
+  y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None], quality))
   coded: list[bytes] = []
   steps = passes_lib.passes(codec.module, networks, y.shape[:2])
   try:
@@ -90,14 +92,16 @@ def encode(codec: LatentCodec, x: np.ndarray) -> bytes:
     return b"".join(coded)
 
 
-def decode(codec: LatentCodec, data: bytes, height: int, width: int) -> jax.Array:
+def decode(
+  codec: LatentCodec, data: bytes, height: int, width: int, quality: float | None = None
+) -> jax.Array:
   """The picture float32 [H, W, 3] of `encode`'s bytes, whose H and W they do not say.
 
   Raises:
     CodecError: if the bytes are damaged.
     ValueError: if there are no files of the codec.
   """
-  return _synthesise(codec, decode_latents(codec, data, height, width)[None])[0]
+  return _synthesise(codec, decode_latents(codec, data, height, width)[None], quality)[0]
 
 
 def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> np.ndarray:
@@ -116,19 +120,19 @@ def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> 
     return (end.value / UNIT).astype(np.float32)
 
 
-def _analyse(codec: LatentCodec, x):
-  return _jit_analyse(codec.params, x, module=codec.module)
+def _analyse(codec: LatentCodec, x, quality=None):
+  return _jit_analyse(codec.params, x, quality, module=codec.module)
 
 
-def _synthesise(codec: LatentCodec, y_hat):
-  return _jit_synthesise(codec.params, y_hat, module=codec.module)
-
-
-@functools.partial(jax.jit, static_argnames="module")
-def _jit_analyse(params, x, *, module):
-  return module.apply({"params": params}, x, method="analyse")
+def _synthesise(codec: LatentCodec, y_hat, quality=None):
+  return _jit_synthesise(codec.params, y_hat, quality, module=codec.module)
 
 
 @functools.partial(jax.jit, static_argnames="module")
-def _jit_synthesise(params, y_hat, *, module):
-  return module.apply({"params": params}, y_hat, method="synthesise")
+def _jit_analyse(params, x, quality, *, module):
+  return module.apply({"params": params}, x, quality, method="analyse")
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _jit_synthesise(params, y_hat, quality, *, module):
+  return module.apply({"params": params}, y_hat, quality, method="synthesise")

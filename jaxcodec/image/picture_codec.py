@@ -4,10 +4,12 @@ Shapes: pictures [B, H, W, 3] in [-1, 1], H and W multiples of `multiple`; laten
 W / 16, M]; side information z [B, H / 64, W / 64, N].
 """
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxcodec import functional as F
 
@@ -35,26 +37,45 @@ class PictureCodec(nn.Module):
   A subclass makes them in `setup`, and says in `__call__` what prices the latents. With a `key`,
   for training, noise uniform in [-1/2, 1/2] stands for rounding wherever the paper has it so.
 
+  With `levels` one model has many rates: y is multiplied by gains [M] before it is rounded, and by
+  others before synthesis. A `quality` from 0 to `levels` - 1, one for all pictures or [B], says
+  which: between two levels the logarithms of their gains are mixed. What lies between sees the
+  multiplied latents alone. Source: Cui et al., https://arxiv.org/abs/2003.02012, section 3.
+
   Attributes:
     filters: channels N of the transforms.
     latents: channels M of y.
+    levels: qualities that have gains of their own; 0 for a model of one rate.
   """
 
   filters: int
   latents: int
+  levels: int = 0
 
   @property
   def multiple(self) -> int:
     """What height and width are multiples of."""
     return 64
 
-  def analyse(self, x) -> tuple[Any, Any]:
+  def setup(self):
+    if self.levels:
+      self.gains, self.inverse_gains = (Gains(self.levels, self.latents, s) for s in (1.0, -1.0))
+
+  def analyse(self, x, quality=None) -> tuple[Any, Any]:
     """`(y, z)` of pictures, before rounding."""
     y = self.g_a((x + 1) / 2)
-    return y, self.h_a(y)
+    if self.levels:
+      y = y * self.gains(quality)
+    return y, self.side(y)
 
-  def synthesise(self, y_hat):
+  def side(self, y):
+    """z of y."""
+    return self.h_a(y)
+
+  def synthesise(self, y_hat, quality=None):
     """Pictures of latents; they may leave [-1, 1]."""
+    if self.levels:
+      y_hat = y_hat * self.inverse_gains(quality)
     return 2 * self.g_s(y_hat) - 1
 
   def side_information(self, z, key, *, rounded: bool = False):
@@ -65,10 +86,36 @@ class PictureCodec(nn.Module):
     noisy = F.uniform_noise(key, z)
     return z_hat if rounded else noisy, self.entropy_bottleneck.likelihood(noisy)
 
-  def coded(self, y_hat, likelihood, of_z) -> Coded:
+  def coded(self, y_hat, likelihood, of_z, quality) -> Coded:
     likelihoods = {"y": likelihood, "z": of_z}
     aux_loss = self.entropy_bottleneck.quantile_loss()
-    return Coded(self.synthesise(y_hat), y_hat, likelihoods, aux_loss)
+    return Coded(self.synthesise(y_hat, quality), y_hat, likelihoods, aux_loss)
+
+
+class Gains(nn.Module):
+  """Factors [..., M] of latents at a quality; they start a factor of ten apart from end to end.
+
+  Attributes:
+    levels, latents: as of `PictureCodec`.
+    sign: 1 for factors that start by growing with quality, -1 for falling ones.
+  """
+
+  levels: int
+  latents: int
+  sign: float
+
+  @nn.compact
+  def __call__(self, quality):
+    """`quality` [] or [B]; factors [M] or [B, 1, 1, M]."""
+    if quality is None:
+      raise ValueError("a model of many rates needs a quality")
+    shape, ends = (self.levels, self.latents), self.sign * math.log(10) / 2
+    start = jnp.broadcast_to(jnp.linspace(-ends, ends, self.levels)[:, None], shape)
+    logs = self.param("logarithms", lambda key: start)
+    quality = jnp.asarray(quality, jnp.float32)
+    share = jnp.maximum(1 - jnp.abs(quality[..., None] - jnp.arange(self.levels)), 0)
+    factors = jnp.exp(jnp.matmul(share, logs, precision=jax.lax.Precision.HIGHEST))
+    return factors[:, None, None] if quality.ndim else factors
 
 
 def noisy_or_rounded(y, means, key):

@@ -13,6 +13,7 @@ from jaxcodec.layers.picture import (
   ResidualBlock,
   ResidualDown,
   ResidualUp,
+  SpaceToDepth,
   Subpixel,
 )
 
@@ -27,6 +28,22 @@ def gdn_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
   """Latents to pictures, `gdn_analysis` mirrored."""
   up = [layer for _ in range(3) for layer in (Deconv2d(filters), GDN(inverse=True))]
   return nn.Sequential([*up, Deconv2d(channels)])
+
+
+def patch_analysis(filters: int, latents: int) -> nn.Sequential:
+  """Pictures to latents, from patches of 4 x 4: no layer works at more than a quarter of the size.
+
+  The first two layers of `gdn_analysis` take most of its time; a single one stands for them. That
+  a coarse first step loses little is shown by Yang and Mandt, https://arxiv.org/abs/2304.06244.
+  """
+  down = [SpaceToDepth(4), Conv2d(filters, 3, 1), GDN(), Conv2d(filters), GDN()]
+  return nn.Sequential([*down, Conv2d(latents)])
+
+
+def patch_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
+  """Latents to pictures, `patch_analysis` mirrored."""
+  up = [layer for _ in range(2) for layer in (Deconv2d(filters), GDN(inverse=True))]
+  return nn.Sequential([*up, Subpixel(channels, 4)])
 
 
 def residual_analysis(filters: int) -> nn.Sequential:

@@ -61,13 +61,24 @@ class Deconv2d(nn.Module):
 
 
 class Subpixel(nn.Module):
-  """A 3x3 convolution to four times the channels, which become twice the height and width."""
+  """A 3x3 convolution to factor^2 times the channels, which become factor times the sides."""
 
   features: int
+  factor: int = 2
 
   @nn.compact
   def __call__(self, x):
-    return F.depth_to_space(Conv2d(4 * self.features, 3, 1, name="shuffled")(x), 2)
+    channels = self.factor**2 * self.features
+    return F.depth_to_space(Conv2d(channels, 3, 1, name="shuffled")(x), self.factor)
+
+
+class SpaceToDepth(nn.Module):
+  """Squares of factor x factor pixels as channels."""
+
+  factor: int
+
+  def __call__(self, x):
+    return F.space_to_depth(x, self.factor)
 
 
 class ResidualBlock(nn.Module):

@@ -6,7 +6,7 @@ import functools
 import flax.linen as nn
 import jax
 
-_HALVES = ("encoder", "decoder")
+_HALVES = ("encoder", "decoder", "g_a", "g_s")
 
 
 def rematerialized(on: bool) -> contextlib.AbstractContextManager[None]:

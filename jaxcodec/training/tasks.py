@@ -7,13 +7,24 @@ from typing import Any, NamedTuple
 from jaxcodec.audio.code_lm import CodeLm
 from jaxcodec.data.transcribed import LETTERS, Utterance
 from jaxcodec.fingerprint import module_config
-from jaxcodec.hub import native
-from jaxcodec.training import codecs, diagnosis, samples, sequences, speech, state, step
+from jaxcodec.hub import native, picture
+from jaxcodec.training import (
+  codecs,
+  diagnosis,
+  principal,
+  rate_distortion,
+  samples,
+  sequences,
+  speech,
+  state,
+  step,
+)
 from jaxcodec.training.config import Train
+from jaxcodec.training.rate_distortion import TrainPictures
 from jaxcodec.training.sequences import TrainCodes
 from jaxcodec.training.speech import TrainSpeech
 
-Run = Train | TrainCodes | TrainSpeech
+Run = Train | TrainCodes | TrainSpeech | TrainPictures
 
 
 class Task(NamedTuple):
@@ -47,6 +58,8 @@ def check(config: Run) -> None:
       raise ValueError(f"{name}={getattr(config, name)} must be at least 1")
   if isinstance(config, Train):
     codecs.check(config)
+  elif isinstance(config, TrainPictures):
+    rate_distortion.check(config)
   elif isinstance(config, TrainCodes) and not 0 <= config.drop_read < 1:
     raise ValueError(f"drop_read={config.drop_read} must be at least 0 and less than 1")
 
@@ -76,6 +89,17 @@ def of(config: Run) -> Task:
       init=partial(sequences.init_state, config=config),
       step=partial(sequences.train_step, config=config),
       prepare=lambda state, *_: state,
+      diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
+      show=lambda *_: None,
+    )
+  if isinstance(config, TrainPictures):
+    return Task(
+      module=config.codec,
+      description=picture.description(config.name, config.codec),
+      dtype="float32",
+      init=partial(rate_distortion.init_state, config=config),
+      step=partial(rate_distortion.train_step, config=config),
+      prepare=partial(principal.begun, config=config),
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
     )

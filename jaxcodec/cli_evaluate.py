@@ -1,0 +1,123 @@
+"""`jaxcodec evaluate`: codecs over a folder of sounds or of pictures."""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+from jaxcodec import terminal
+from jaxcodec.cli_picture import is_latent
+from jaxcodec.errors import CodecError
+
+
+def evaluate(options: argparse.Namespace) -> None:
+  folder = pathlib.Path(options.folder)
+  if not folder.is_dir():
+    raise terminal.UsageError(f"no directory {folder}")
+  if options.limit is not None and options.limit < 1:
+    raise terminal.UsageError(f"--limit must be 1 or more, got {options.limit}")
+  for path in (options.json, options.plot):
+    if path:
+      terminal.check_output(path, options.force)
+  names = (options.codecs or _default_codec(folder)).split(",")
+  if "" in names:
+    raise terminal.UsageError(f"--codecs has an empty name: {options.codecs!r}")
+  codecs = {name: terminal.load_any(name) for name in names}
+  pictures = {is_latent(codec) for codec in codecs.values()}
+  if len(pictures) > 1:
+    raise terminal.UsageError("--codecs has codecs of sound and of pictures: give one kind")
+  (_pictures if pictures == {True} else _sounds)(options, folder, codecs)
+
+
+def _default_codec(folder: pathlib.Path) -> str:
+  from jaxcodec import evaluate as sounds, evaluate_pictures
+
+  try:
+    sounds.sound_files(folder)
+  except CodecError:
+    if evaluate_pictures.picture_files(folder):
+      return terminal.PICTURE_CODEC
+    raise
+  return terminal.SOUND_CODEC
+
+
+def _sounds(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[str, Any]) -> None:
+  from jaxcodec import baselines, evaluate as lib
+
+  if options.quality is not None or options.plot:
+    raise terminal.UsageError("--quality and --plot are for pictures")
+  systems = [
+    system
+    for name, codec in codecs.items()
+    for system in lib.codec_systems(name, codec, terminal.bitrate(codec, options.bitrate))
+  ]
+  missing = [] if lib.pesq_is_installed() else ["PESQ is left out: pip install 'jaxcodec[metrics]'"]
+  if options.baselines == "auto":
+    formats = dict.fromkeys((system.sample_rate, system.channels) for system in systems)
+    found, absent = baselines.find(formats)
+    systems, missing = systems + found, missing + absent
+  sources = lib.sound_files(folder)[: options.limit]
+  result = lib.run(systems, _bar(sources))
+  _say(result, len(sources), missing)
+  lib.print_table(result, stderr=options.json == "-")
+  _write(options, result.to_json() | {"missing": missing})
+
+
+def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[str, Any]) -> None:
+  from jaxcodec import evaluate_pictures as lib, picture_baselines, picture_report
+
+  if options.bitrate is not None:
+    raise terminal.UsageError("--bitrate is for sound")
+  qualities = None if options.quality is None else (options.quality,)
+  systems = [
+    system for name, codec in codecs.items() for system in lib.codec_systems(name, codec, qualities)
+  ]
+  missing: list[str] = []
+  if options.baselines == "auto":
+    found, missing = picture_baselines.find()
+    systems += found
+  sources = lib.picture_files(folder)[: options.limit]
+  if not sources:
+    raise CodecError(f"{folder} holds no pictures")
+  try:
+    result = lib.run(systems, _bar(sources))
+  except ValueError as error:  # A quality out of range, a codec without files.
+    raise terminal.UsageError(str(error)) from None
+  _say(result, len(sources), missing)
+  anchor = "jpeg" if options.baselines == "auto" else None
+  picture_report.print_table(result, anchor, stderr=options.json == "-")
+  if options.plot:
+    from jaxcodec import atomic
+
+    with atomic.replacing(pathlib.Path(options.plot)) as temporary:
+      picture_report.curves_png(temporary, result)
+  _write(options, result.to_json() | {"missing": missing})
+
+
+def _bar(sources):
+  from rich.console import Console
+  from rich.progress import track
+
+  console = Console(stderr=True)
+  return track(
+    sources, "evaluating", console=console, transient=True, disable=not console.is_terminal
+  )
+
+
+def _say(result, count: int, missing: list[str]) -> None:
+  for _, reason in result.skipped:
+    terminal.say(f"skipped: {reason}")
+  if result.skipped:
+    terminal.say(f"{len(result.skipped)} of {count} files skipped")
+  for line in missing:
+    terminal.say(line)
+
+
+def _write(options: argparse.Namespace, found: dict[str, Any]) -> None:
+  text = json.dumps(found, indent=1)
+  if options.json == "-":
+    print(text)
+  elif options.json:
+    from jaxcodec import atomic
+
+    atomic.write(pathlib.Path(options.json), f"{text}\n".encode())

@@ -1,0 +1,81 @@
+"""Transforms of patches that begin as principal components: a linear codec before the first step.
+
+Squares of 8 x 8 pixels turn to the N components of most energy, and squares of 2 x 2 of these to M;
+synthesis is the transpose. With divisive norms that start near the identity this decodes at once
+what a short training from random weights does not come to.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxcodec import functional as F
+from jaxcodec.layers.gdn import root
+from jaxcodec.training.state import TrainState
+
+_GAMMA = 0.02
+_PIXELS = 48  # Samples of a patch of 4 x 4.
+
+
+def begun(state: TrainState, key, data, step: int, place, config) -> TrainState:
+  """The state with transforms from the first `config.principal_batches`, before step 0."""
+  del key
+  if not config.principal_batches or step:
+    return state
+  x = jnp.concatenate([place(data[i]) for i in range(min(len(data), config.principal_batches))])
+  start = jax.jit(functools.partial(with_components, lambdas=config.lambdas))
+  params = start(state.params, x)
+  new = state._replace(params=params, average=jax.tree.map(jnp.copy, params))
+  # Placed as they were: the step is compiled for that.
+  return jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), new, state)
+
+
+def with_components(params, x, *, lambdas: tuple[float, float]):
+  """Parameters of a codec with `patch` transforms and many rates, from pictures x in [-1, 1].
+
+  Gains are those of the rounding steps that are best for independent components: the squared step
+  is 26 / lambda for samples from 0 to 255, where a bit and an error are worth the same.
+  """
+  g_a, g_s = params["g_a"], params["g_s"]
+  filters, latents = g_a["layers_5"]["kernel"].shape[2:]
+  first = F.space_to_depth(F.space_to_depth(x / 2, 4), 2)
+  inner = _components(first, filters)
+  outer = _components(F.space_to_depth(first @ inner, 2), latents)
+  inner, outer = inner.reshape(2, 2, _PIXELS, filters), outer.reshape(2, 2, filters, latents)
+
+  patch = g_a["layers_1"]["kernel"].at[..., :_PIXELS].set(0)
+  patch = patch.at[1, 1, :, :_PIXELS].set(jnp.eye(_PIXELS))
+  shift = jnp.where(jnp.arange(filters) < _PIXELS, -0.5, 0.0)
+  down = jnp.zeros_like(g_a["layers_3"]["kernel"]).at[2:4, 2:4, :_PIXELS].set(inner)
+  last = jnp.zeros_like(g_a["layers_5"]["kernel"]).at[2:4, 2:4].set(outer)
+  up = jnp.zeros_like(g_s["layers_0"]["transposed_kernel"])
+  up = up.at[2:4, 2:4].set(outer.swapaxes(2, 3))
+  wide = g_s["layers_2"]["transposed_kernel"].at[..., :_PIXELS].set(0)
+  wide = wide.at[2:4, 2:4, :, :_PIXELS].set(inner.swapaxes(2, 3))
+  shuffled = jnp.zeros_like(g_s["layers_4"]["shuffled"]["kernel"])
+  shuffled = shuffled.at[1, 1, :_PIXELS].set(jnp.eye(_PIXELS))
+
+  norm = {"gamma": root(_GAMMA * jnp.eye(filters))}
+  g_a |= {"layers_1": {"kernel": patch, "bias": shift}}
+  g_a |= {"layers_3": g_a["layers_3"] | {"kernel": down}}
+  g_a |= {"layers_5": g_a["layers_5"] | {"kernel": last}}
+  g_a |= {name: g_a[name] | norm for name in ("layers_2", "layers_4")}
+  g_s |= {"layers_0": g_s["layers_0"] | {"transposed_kernel": up}}
+  g_s |= {"layers_2": g_s["layers_2"] | {"transposed_kernel": wide}}
+  g_s |= {name: g_s[name] | norm for name in ("layers_1", "layers_3")}
+  g_s |= {"layers_4": {"shuffled": {"kernel": shuffled, "bias": jnp.full(_PIXELS, 0.5)}}}
+  levels = params["gains"]["logarithms"].shape[0]
+  low, high = (math.log(255 * math.sqrt(lam / 26)) for lam in lambdas)
+  logs = jnp.broadcast_to(jnp.linspace(low, high, levels)[:, None], (levels, latents))
+  gains = {"gains": {"logarithms": logs}, "inverse_gains": {"logarithms": -logs}}
+  return params | {"g_a": g_a, "g_s": g_s} | gains
+
+
+def _components(x, count: int):
+  """[C, count] of x [..., C], those of most energy first."""
+  rows = x.reshape(-1, x.shape[-1])
+  energy = jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST)
+  _, vectors = jnp.linalg.eigh(energy)
+  return vectors[:, ::-1][:, :count]

@@ -1,0 +1,180 @@
+"""Runs that learn a codec of rounded latents: bits and squared error, weighed by a lambda.
+
+The state is that of every run, with `()` for what only codecs with codebooks have, so meshes,
+checkpoints, logs and the loop are the same.
+"""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxcodec import functional as F
+from jaxcodec.data.pictures import Pictures
+from jaxcodec.image.picture_codec import PictureCodec
+from jaxcodec.training.config import Adam, Mesh, Muon
+from jaxcodec.training.remat import rematerialized
+from jaxcodec.training.state import TrainState
+from jaxcodec.training.step import averaged, settled
+
+_MESH = Mesh()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPictures:
+  """A run; the fields that are not said here are those of `config.Train`.
+
+  Attributes:
+    codec: what learns.
+    data: what to learn from.
+    lambdas: what a squared error counts in bits at the lowest quality and at the highest, see
+      `rate_distortion`; equal ones for a codec of one rate. A codec of many is given a quality of
+      its own for each picture, all as likely.
+    principal_batches: batches whose principal components the transforms begin as, see
+      `training.principal`; 0 for none. Needs transforms of patches and many rates.
+    median_rate: Adam's rate for the quantiles of side information, whose loss moves nothing else.
+  """
+
+  name: str
+  codec: PictureCodec
+  data: Pictures
+  batch_size: int
+  num_steps: int
+  optimizer: Adam | Muon
+  lambdas: tuple[float, float]
+  principal_batches: int = 0
+  median_rate: float = 1e-2
+  mesh: Mesh = _MESH
+  accumulate: int = 1
+  remat: bool = False
+  average_decay: float = 0.999
+  seed: int = 0
+  stop_after: int = 10
+  save_every: int = 1000
+  keep_last: int = 2
+  keep_best: int = 1
+  log_every: int = 50
+
+  samples_every: ClassVar[int] = 0
+
+
+def check(config: TrainPictures) -> None:
+  """Raises ValueError for what contradicts itself, naming the fields."""
+  low, high = config.lambdas
+  if not 0 < low <= high:
+    raise ValueError(f"lambdas={config.lambdas}: above zero, the lower one first")
+  if not config.codec.levels and low != high:
+    raise ValueError(f"lambdas={config.lambdas} differ: codec.levels=0 is a codec of one rate")
+  if config.codec.levels == 1:
+    raise ValueError("codec.levels must be 0, or 2 and more")
+  patches = getattr(config.codec, "transform", "") == "patch" and config.codec.levels
+  if config.principal_batches and not (patches and config.codec.filters >= 48):
+    raise ValueError(
+      "principal_batches needs codec.transform=patch, codec.levels and codec.filters of 48 or more"
+    )
+  multiple = config.codec.multiple
+  if config.data.channels != 3 or any(side % multiple for side in config.data.size):
+    raise ValueError(f"data.size={config.data.size}: multiples of {multiple}, of 3 channels")
+
+
+def init_state(key, config: TrainPictures) -> TrainState:
+  """The start of a run."""
+  quality = jnp.zeros(()) if config.codec.levels else None
+  # Shapes of weights depend on no picture's.
+  params = config.codec.init(key, jnp.zeros((1, 64, 64, 3)), quality=quality)["params"]
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(
+    step=zero,
+    params=params,
+    optimizer=_optimizer(config, params).init(params),
+    average=jax.tree.map(jnp.copy, params),
+    ema=(),
+    usage=(),
+    discriminators=(),
+    discriminator_optimizer=(),
+    balancer=(),
+    skipped=zero,
+    skipped_in_row=zero,
+  )
+
+
+def train_step(state: TrainState, batch, key, *, config: TrainPictures) -> tuple[TrainState, dict]:
+  """Takes a step; see `step.train_step`.
+
+  Args:
+    batch: float32 `[B, H, W, 3]` in [-1, 1].
+  """
+  gradients, terms = _gradients(state.params, batch, jax.random.fold_in(key, state.step), config)
+  optimizer = _optimizer(config, state.params)
+  updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+  params = optax.apply_updates(state.params, updates)
+  new = state._replace(
+    params=params,
+    optimizer=optimizer_state,
+    average=averaged(state, params, config.average_decay),
+  )
+  metrics = {"objective": terms.pop("objective"), "gradient_norm": optax.tree.norm(gradients)}
+  return settled(state, new, gradients, terms, metrics)
+
+
+def _gradients(params, batch, key, config: TrainPictures):
+  """`(gradients, terms)` of a batch, taken in parts and averaged."""
+  gradient = jax.grad(functools.partial(_loss, config=config), has_aux=True)
+  if config.accumulate == 1:
+    return gradient(params, batch, key)
+  # Row i goes to part i mod parts, so that every device keeps its rows.
+  parts = batch.reshape(-1, config.accumulate, *batch.shape[1:]).swapaxes(0, 1)
+  keys = jax.random.split(key, config.accumulate)
+  _, found = jax.lax.scan(lambda _, part: (None, gradient(params, *part)), None, (parts, keys))
+  return jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
+
+
+def rate_distortion(x, coded, trade_off):
+  """`(bits, squared_error, loss)` of each picture [B].
+
+  Bits are a pixel's, the squared error is that of samples from 0 to 255, and the loss is bits plus
+  `trade_off` times the error: lambda as in Ballé et al., https://arxiv.org/abs/1802.01436, as
+  CompressAI counts it.
+  """
+  pixels = x.shape[1] * x.shape[2]
+  each = [F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()]
+  bits = sum(each[1:], each[0]) / pixels
+  squared = jnp.square(127.5 * (coded.x_hat - x)).reshape(len(x), -1).mean(axis=1)
+  return bits, squared, bits + trade_off * squared
+
+
+def _loss(params, x, key, config: TrainPictures):
+  """`(loss, terms)`: means over the pictures."""
+  low, high = config.lambdas
+  for_quality, for_noise = jax.random.split(key)
+  share, quality = jnp.zeros(len(x)), None
+  if config.codec.levels:
+    # One of each stratum, so that every batch has all rates.
+    share = (jnp.arange(len(x)) + jax.random.uniform(for_quality, (len(x),))) / len(x)
+    quality = share * (config.codec.levels - 1)
+  trade_off = low * (high / low) ** share
+  with rematerialized(config.remat):
+    coded = config.codec.apply({"params": params}, x, for_noise, quality)
+  bits, squared, loss = rate_distortion(x, coded, trade_off)
+  # At low rates bits and errors together are about as the root of lambda: so all weigh alike.
+  weighed = (loss * jnp.sqrt((low * high) ** 0.5 / trade_off)).mean()
+  terms = {
+    "bits_per_pixel": bits.mean(),
+    "squared_error": squared.mean(),
+    "quantiles": coded.aux_loss,
+    "objective": weighed,
+  }
+  return weighed + coded.aux_loss, jax.lax.stop_gradient(terms)
+
+
+def _optimizer(config: TrainPictures, params) -> optax.GradientTransformation:
+  """The run's for all but the quantiles, which have Adam."""
+  labels = unflatten_dict(
+    {path: "quantiles" if path[-1] == "quantiles" else "rest" for path in flatten_dict(params)}
+  )
+  rest = config.optimizer.transformation(config.num_steps)
+  return optax.partition({"rest": rest, "quantiles": optax.adam(config.median_rate)}, labels)
