@@ -18,7 +18,7 @@ from jaxcodec.data.pictures import Pictures
 from jaxcodec.image.picture_codec import PictureCodec
 from jaxcodec.training.config import Adam, Mesh, Muon
 from jaxcodec.training.remat import rematerialized
-from jaxcodec.training.state import TrainState
+from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
 _MESH = Mesh()
@@ -86,20 +86,7 @@ def init_state(key, config: TrainPictures) -> TrainState:
   quality = jnp.zeros(()) if config.codec.levels else None
   # Shapes of weights depend on no picture's.
   params = config.codec.init(key, jnp.zeros((1, 64, 64, 3)), quality=quality)["params"]
-  zero = jnp.zeros((), jnp.int32)
-  return TrainState(
-    step=zero,
-    params=params,
-    optimizer=_optimizer(config, params).init(params),
-    average=jax.tree.map(jnp.copy, params),
-    ema=(),
-    usage=(),
-    discriminators=(),
-    discriminator_optimizer=(),
-    balancer=(),
-    skipped=zero,
-    skipped_in_row=zero,
-  )
+  return plain_state(params, _optimizer(config, params))
 
 
 def train_step(state: TrainState, batch, key, *, config: TrainPictures) -> tuple[TrainState, dict]:

@@ -20,7 +20,7 @@ from jaxcodec.data.codes import Codes
 from jaxcodec.layers.encoder_decoder import Layer
 from jaxcodec.training.config import Adam, Mesh
 from jaxcodec.training.sharding import BATCH
-from jaxcodec.training.state import TrainState
+from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
 # Matrices of the scanned layers, [layer, in, out], and the tables.
@@ -71,25 +71,8 @@ def init_state(key, config: TrainCodes) -> TrainState:
   stages = config.model.num_codebooks
   # Shapes of weights depend on no length.
   short = jnp.zeros((1, 2, stages), jnp.int32)
-  return begun(config.model.init(key, short, 1, method="foretell")["params"], config)
-
-
-def begun(params, config) -> TrainState:
-  """The start of a run that has these parameters, and nothing that only codecs have."""
-  zero = jnp.zeros((), jnp.int32)
-  return TrainState(
-    step=zero,
-    params=params,
-    optimizer=config.optimizer.transformation(config.num_steps).init(params),
-    average=jax.tree.map(jnp.copy, params),
-    ema=(),
-    usage=(),
-    discriminators=(),
-    discriminator_optimizer=(),
-    balancer=(),
-    skipped=zero,
-    skipped_in_row=zero,
-  )
+  params = config.model.init(key, short, 1, method="foretell")["params"]
+  return plain_state(params, config.optimizer.transformation(config.num_steps))
 
 
 def train_step(state: TrainState, batch, key, *, config: TrainCodes) -> tuple[TrainState, dict]:

@@ -10,7 +10,7 @@ from jaxcodec.audio.stateful_conformer import StatefulConformer
 from jaxcodec.data.transcribed import Transcribed, Utterance
 from jaxcodec.training import sequences
 from jaxcodec.training.config import Adam, Mesh
-from jaxcodec.training.state import TrainState
+from jaxcodec.training.state import TrainState, plain_state
 
 MESH = Mesh()
 
@@ -51,7 +51,7 @@ def init_state(key, config: TrainSpeech) -> TrainState:
   mel = jnp.zeros((1, 9, config.model.config.bands))
   labels = jnp.zeros((1, 1), jnp.int32)
   params = config.model.init(key, mel, jnp.array([9]), labels, 0, 0)["params"]
-  return sequences.begun(params, config)
+  return plain_state(params, config.optimizer.transformation(config.num_steps))
 
 
 def train_step(

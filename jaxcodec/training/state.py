@@ -90,6 +90,24 @@ def init_state(key, config: Train) -> TrainState:
   )
 
 
+def plain_state(params, optimizer: optax.GradientTransformation) -> TrainState:
+  """The start of a run with these parameters, and nothing that only codecs with codebooks have."""
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(
+    step=zero,
+    params=params,
+    optimizer=optimizer.init(params),
+    average=jax.tree.map(jnp.copy, params),
+    ema=(),
+    usage=(),
+    discriminators=(),
+    discriminator_optimizer=(),
+    balancer=(),
+    skipped=zero,
+    skipped_in_row=zero,
+  )
+
+
 def output_terms(config: Train) -> dict[str, float]:
   """The weights of the losses of the decoded signal that have one."""
   weights = config.losses
