@@ -84,8 +84,12 @@ def test_files_that_cannot_be_decoded_say_why():
     jaxcodec.decompress(DATA, codec("checkerboard"))
   with pytest.raises(jaxcodec.CodecError, match="MB of memory"):
     jaxcodec.decompress(DATA, MEAN_SCALE, max_memory=1000)
-  with pytest.raises(jaxcodec.CodecError, match="stream 0 is a picture and no sound"):
+  with pytest.raises(
+    jaxcodec.CodecError, match="needs the codec 'mean_scale', which is not bundled"
+  ):
     jaxcodec.decompress(DATA)
+  with pytest.raises(jaxcodec.CodecError, match="stream 0 is a picture and no sound"):
+    jaxcodec.decompress(DATA, jaxcodec.load("speech-16khz"))
 
 
 def test_every_kind_of_damage_is_found():

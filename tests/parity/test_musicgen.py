@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
-import torch
-from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 
 from jaxcodec import functional as F
 from jaxcodec.audio.code_lm import CodeLm, CodeLmConfig
+
+torch = pytest.importorskip("torch", reason="torch comes with the parity extra")
+transformers = pytest.importorskip("transformers", reason="comes with the parity extra")
 
 pytestmark = pytest.mark.parity
 
@@ -18,7 +19,7 @@ NET = CodeLmConfig(width=32, num_heads=4, hidden=48, num_layers=3)
 @pytest.fixture(scope="module")
 def theirs():
   torch.manual_seed(0)
-  config = MusicgenDecoderConfig(
+  config = transformers.MusicgenDecoderConfig(
     vocab_size=SIZE,
     num_codebooks=BOOKS,
     hidden_size=NET.width,
@@ -30,7 +31,7 @@ def theirs():
     bos_token_id=SIZE,
     initializer_factor=0.3,
   )
-  model = MusicgenForCausalLM(config).eval()
+  model = transformers.MusicgenForCausalLM(config).eval()
   with torch.no_grad():
     for name, weight in model.named_parameters():
       if "norm" in name:
