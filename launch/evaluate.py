@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
   import jax
 
   if options.distributed:
-    jax.distributed.initialize()
+    from launch import processes
+
+    processes.join()
   from jaxcodec import atomic
   from jaxcodec.data import sources
   from jaxcodec.hub.load import load_sound

@@ -65,7 +65,9 @@ def _place(options) -> tuple[int, int]:
   if options.distributed:
     import jax
 
-    jax.distributed.initialize()
+    from launch import processes
+
+    processes.join()
     return jax.process_index(), jax.process_count()
   if not 0 <= options.process < options.processes:
     raise ValueError(f"--process {options.process} is none of {options.processes}")

@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
   try:
     options = _parser().parse_args(arguments)
     if options.distributed:
-      import jax
+      from launch import processes
 
-      jax.distributed.initialize()
+      processes.join()
     from launch import settings
 
     config = settings.changed(settings.load(options.config), options.set)

@@ -17,7 +17,7 @@ def start(command: list[str], job: int) -> list[subprocess.Popen]:
   slurm |= {"SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_NUM_NODES": "2"}
   paths = [ROOT, ROOT / "tests", ROOT / "tests" / "training"]
   flags = {
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
     "PYTHONPATH": os.pathsep.join(map(str, paths)),
   }
   return [

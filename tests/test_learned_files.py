@@ -211,15 +211,18 @@ print(hashlib.sha256(b"".join(c.astype("<i4").tobytes() for c in codes)).hexdige
 def test_other_threads_flags_and_batches_and_no_compiler_read_the_same_codes(tmp_path):
   codec = jaxcodec.load("speech-16khz")
   wave, rate = soundfile.read(bundled_samples()[1], dtype="float32")
-  soundfile.write(tmp_path / "a.wav", wave[:rate], rate)
-  one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-  for prior, name in (("adaptive", "counted.jxc"), ("learned", "a.jxc")):
-    call = [sys.executable, "-m", "jaxcodec.cli", "encode", "a.wav", name, "--bitrate", "1"]
-    call += ["--prior", prior]
-    subprocess.run(call, cwd=tmp_path, env=os.environ | {"XLA_FLAGS": one}, check=True)
+  soundfile.write(tmp_path / "a.wav", wave[: rate // 2], rate)
+  single = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+  write = """
+from jaxcodec import cli
+for prior in ("adaptive", "learned"):
+  cli.main(["encode", "a.wav", f"{prior}.jxc", "--bitrate", "1", "--prior", prior])
+"""
+  one = os.environ | {"XLA_FLAGS": single}
+  subprocess.run([sys.executable, "-c", write], cwd=tmp_path, env=one, check=True)
   # Adaptive coding has no network, so what it gives back are the writer's codes.
   counted = container.read_chunks(
-    (tmp_path / "counted.jxc").read_bytes(), np.asarray(codec.prior)[:2]
+    (tmp_path / "adaptive.jxc").read_bytes(), np.asarray(codec.prior)[:2]
   )
   ((codes, _),) = counted
   expected = hashlib.sha256(codes.astype("<i4").tobytes()).hexdigest()
@@ -227,12 +230,12 @@ def test_other_threads_flags_and_batches_and_no_compiler_read_the_same_codes(tmp
   many = learned.decode(codec.learned, [payload] * 9, [codes.shape] * 9)  # 32 lanes instead of 8.
   assert all(np.array_equal(some, codes) for some in many)
   for flags, eager in (
-    (one, ""),
+    (single, ""),
     ("--xla_cpu_enable_fast_math=true --xla_cpu_enable_fast_min_max=true", ""),
     ("--xla_cpu_max_isa=SSE4_2 --xla_backend_optimization_level=0", ""),
     ("", "1"),
   ):
     environment = os.environ | {"XLA_FLAGS": flags, "EAGER": eager}
-    call = [sys.executable, "-c", SCRIPT, str(tmp_path / "a.jxc")]
+    call = [sys.executable, "-c", SCRIPT, str(tmp_path / "learned.jxc")]
     out = subprocess.run(call, env=environment, check=True, capture_output=True, text=True)
     assert out.stdout.split()[-1] == expected, flags

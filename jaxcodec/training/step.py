@@ -56,12 +56,8 @@ def settled(state: TrainState, new: TrainState, gradients, terms, metrics):
     "losses": {name: jnp.isfinite(value) for name, value in terms.items()},
   }
   flags = jnp.stack(jax.tree.leaves(finite))
-  if jax.process_count() == 1:
-    # A product stands by itself. XLA would put `all` into every array's update, hundreds of times.
-    good = jnp.vdot(flags.astype(jnp.float32), flags.astype(jnp.float32)) == flags.size
-  else:
-    # Split over devices, the product is a collective with no order among the others.
-    good = flags.all()
+  # A product stands by itself. XLA would put `all` into every array's update, hundreds of times.
+  good = jnp.vdot(flags.astype(jnp.float32), flags.astype(jnp.float32)) == flags.size
   new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
   bad = (~good).astype(jnp.int32)
   new = new._replace(

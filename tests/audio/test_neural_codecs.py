@@ -96,6 +96,7 @@ def whole(name):
   return x, np.asarray(codes), np.asarray(decode(codec_of(name), codes))
 
 
+@pytest.mark.slow
 @EVERY
 def test_rows_of_their_own_lengths_are_coded_as_if_alone(name):
   codec, (x, want, wave) = codec_of(name), whole(name)

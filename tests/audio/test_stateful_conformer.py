@@ -87,7 +87,10 @@ def whole(params, encoded):
   return *encoded, np.asarray(run(params, *encoded[:2]))
 
 
-@pytest.mark.parametrize(("which", "right"), [(0, 3), (1, 1), (2, 0)])
+@pytest.mark.parametrize(
+  ("which", "right"),
+  [pytest.param(0, 3, marks=pytest.mark.slow), pytest.param(1, 1, marks=pytest.mark.slow), (2, 0)],
+)
 def test_a_stream_gives_the_answers_of_the_whole(params, mel, whole, which, right):
   size = REDUCTION * (right + 1)
   count = -(-(LEAD + mel.shape[1] + 1) // size)
@@ -163,6 +166,7 @@ def test_the_mask_is_the_double_loop_of_the_paper():
   np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_losses_are_of_what_exists_and_learn(params, mel):
   labels = np.array([[1, 2, 2], [0, -1, -1], [4, 3, -1]])
 

@@ -119,6 +119,7 @@ def test_weight_norm_is_folded_over_all_axes_but_the_first(directory):
     np.testing.assert_allclose(kernel, (g * v / norms).transpose(axes), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_normalised_stereo_directory_loads(tmp_path):
   config = CONFIG | {
     "audio_channels": 2,

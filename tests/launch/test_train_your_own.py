@@ -32,7 +32,8 @@ def test_the_lines_of_the_readme_train_code_export_and_evaluate(tmp_path):
   for package in ("configs", "launch", "jaxcodec", "pallas_kernels"):
     (tmp_path / package).symlink_to(ROOT / package)
   path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
-  environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+  environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
   script = "set -ex\n" + "\n".join(lines)
   done = subprocess.run(
     ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -5,10 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxcodec.layers.transformer import WindowTransformer
 
 
+@pytest.mark.slow
 def test_scanned_layers_give_what_layers_one_by_one_give():
   fields = {"num_layers": 2, "num_heads": 1, "hidden": 2, "window": 2}
   plain, scanned = WindowTransformer(**fields), WindowTransformer(**fields, scan=True)

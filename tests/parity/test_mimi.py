@@ -1,5 +1,7 @@
 """Mimi against `transformers.MimiModel`, at the size of the published model.
 
+Half a minute goes through a quarter of its filters: in more seconds only the width is new.
+
 Where a signal is no multiple of the hop, the reference is given it filled up with zeros, as
 Kyutai's own program does. `transformers` fills up every layer instead, which a stream could not do
 without knowing its end; only the last frame differs, and the test says so.
@@ -34,13 +36,16 @@ encode = jax.jit(jaxcodec.encode, static_argnames="bitrate")
 decode = jax.jit(jaxcodec.decode)
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def made(directory, **overrides):
   """The reference and the codec that reads its file."""
-  model = mimi_reference.make_model()
-  directory = tmp_path_factory.mktemp("mimi")
+  model = mimi_reference.make_model(**overrides)
   model.save_pretrained(directory)
   return model, jaxcodec.load(directory)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+  return made(tmp_path_factory.mktemp("mimi"))
 
 
 def parts_of(model):
@@ -58,8 +63,8 @@ def parts_of(model):
   "length", [pytest.param(n, marks=[pytest.mark.slow] * (n == "30 s")) for n in LENGTHS]
 )
 @torch.no_grad()
-def test_codes_and_wave_equal_the_reference(pair, length):
-  model, codec = pair
+def test_codes_and_wave_equal_the_reference(pair, length, tmp_path):
+  model, codec = made(tmp_path, num_filters=16) if length == "30 s" else pair
   x = signal(3, 1, LENGTHS[length], RATE, seed=LENGTHS[length])
   filled = np.pad(x, ((0, 0), (0, -x.shape[1] % HOP), (0, 0)))
   raw, whole = (torch.from_numpy(a).transpose(1, 2) for a in (x, filled))

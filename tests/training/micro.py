@@ -78,9 +78,9 @@ def two_processes(arguments, devices: int) -> list[subprocess.Popen]:
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
-  flag = f"--xla_force_host_platform_device_count={devices}"
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
   path = os.pathsep.join([str(here), str(here.parents[1])])
-  environment = os.environ | {"XLA_FLAGS": flag, "PYTHONPATH": path}
+  environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
   command = [sys.executable, str(here / "one_process.py"), str(port)]
   return [
     subprocess.Popen(

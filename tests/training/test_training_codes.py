@@ -50,6 +50,7 @@ def test_a_code_is_foretold_from_what_was_read_and_what_is_before_it(config, cod
   assert np.abs(np.asarray(apply(other, target)) - logits).max(axis=(0, 2, 3)).min() > 1e-5
 
 
+@pytest.mark.slow
 def test_codes_that_repeat_are_learnt_and_absent_ones_count_for_nothing(config, codes):
   # Each row repeats its first frame, so what was read tells all of what follows.
   codes = np.where(codes < 0, -1, codes[:, :1])

@@ -49,7 +49,8 @@ def start(workdir, sounds, *more: str, stderr=subprocess.DEVNULL) -> subprocess.
   command = [sys.executable, "-m", "launch.train", "--config", str(config)]
   command += ["--workdir", str(workdir), "--set", f"data.sources={sounds}", *more]
   # One device: with eight on a busy machine XLA's collectives may wait too long for each other.
-  environment = os.environ | {"XLA_FLAGS": ""}
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+  environment = os.environ | {"XLA_FLAGS": flags}
   # As a user has it; two runs on one machine must not hide what libtpu says to the first.
   del environment["JAX_PLATFORMS"]
   environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
