@@ -5,6 +5,7 @@ pictures are [B, H, W, C]. Parameters are float32 whatever `dtype` says of the c
 have weight norm as in the sources (a direction and a gain), which changes how they learn.
 """
 
+import functools
 import itertools
 
 import flax.linen as nn
@@ -46,33 +47,64 @@ class NormedConv(nn.Module):
       gain = self.param("gain", lambda _: jax.lax.stop_gradient(size))
       kernel = kernel * (gain / size)
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    kernel, strides = kernel.astype(x.dtype), self.strides
-    sides = [(side, side) for side in self.padding]
-    dilation = self.dilation or (1,) * len(strides)
-    if self.groups == 1:
-      for axis in range(len(strides)):
-        if strides[axis] > 1 and dilation[axis] == 1:
-          x, kernel = _folded(x, kernel, axis, strides[axis], self.padding[axis])
-          strides = (*strides[:axis], 1, *strides[axis + 1 :])
-          sides[axis] = (0, 0)
-    spatial = "HWD"[: len(self.kernel)]
-    y = jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      strides,
-      sides,
-      rhs_dilation=dilation,
-      dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-      feature_group_count=self.groups,
-    )
+    sides = tuple((side, side) for side in self.padding)
+    dilation = self.dilation or (1,) * len(self.strides)
+    how = self.strides, sides, dilation
+    kernel = kernel.astype(x.dtype)
+    if self.groups == 1 and any(
+      s > 1 and d == 1 for s, d in zip(self.strides, dilation, strict=True)
+    ):
+      y = _strided(x, kernel, *how)
+    else:
+      y = _conv(x, kernel, *how, groups=self.groups)
     return y + bias.astype(x.dtype)
+
+
+def _conv(x, kernel, strides, sides, dilation, groups: int = 1):
+  spatial = "HWD"[: len(strides)]
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    sides,
+    rhs_dilation=dilation,
+    dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+    feature_group_count=groups,
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _strided(x, kernel, strides, sides, dilation):
+  """`_conv` whose gradients are those of the convolution without stride that equals it.
+
+  XLA's gradient by the input of a strided convolution takes up to seven times as long on CPU.
+  """
+  return _conv(x, kernel, strides, sides, dilation)
+
+
+def _strided_forward(x, kernel, *how):
+  return _conv(x, kernel, *how), (x, kernel)
+
+
+def _strided_backward(strides, sides, dilation, kept, gradient):
+  def unstrided(x, kernel):
+    steps, around = list(strides), list(sides)
+    for axis, stride in enumerate(strides):
+      if stride > 1 and dilation[axis] == 1:
+        x, kernel = _folded(x, kernel, axis, stride, sides[axis][0])
+        steps[axis], around[axis] = 1, (0, 0)
+    return _conv(x, kernel, steps, around, dilation)
+
+  return jax.vjp(unstrided, *kept)[1](gradient)
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
 
 
 def _folded(x, kernel, axis: int, stride: int, side: int):
   """Padded `x` and `kernel` whose convolution without stride along an axis is the strided one.
 
-  Runs of `stride` samples become channels. XLA's gradient by the input of a strided convolution
-  takes up to seven times as long on CPU.
+  Runs of `stride` samples become channels.
   """
   taps = -(-kernel.shape[axis] // stride)
   steps = (x.shape[axis + 1] + 2 * side - kernel.shape[axis]) // stride + 1
@@ -88,8 +120,6 @@ def _folded(x, kernel, axis: int, stride: int, side: int):
     return array.reshape(*shape, *array.shape[channels + 2 :])
 
   folded = runs(x, axis + 1, x.ndim - 1, side, size)
-  # Written once; both ways through the convolution would otherwise pad for themselves.
-  folded = jax.lax.optimization_barrier(folded)
   return folded, runs(kernel, axis, kernel.ndim - 2, 0, taps * stride)
 
 
