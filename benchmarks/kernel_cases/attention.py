@@ -1,6 +1,7 @@
 """Attention, and attention to a quantized cache, beside jax's own, tokamax and PyTorch."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +51,20 @@ def torch_gradient(attend):
   return run
 
 
+def tokamax_attention(q, k, v, causal: bool):
+  import tokamax
+  from absl import flags
+
+  # It reads absl's flags, which would be read from our command line.
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS([""])
+  return tokamax.dot_product_attention(q, k, v, is_causal=causal)
+
+
 def tokamax_form(causal: bool, of, *inputs):
   def make():
-    import tokamax
-
-    attend = functools.partial(tokamax.dot_product_attention, is_causal=causal)
-    return jax_form(of(attend), *inputs)()
+    importlib.import_module("tokamax")
+    return jax_form(of(functools.partial(tokamax_attention, causal=causal)), *inputs)()
 
   return make
 
