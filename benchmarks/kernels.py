@@ -1,21 +1,24 @@
 """Kernels beside plain jitted JAX and PyTorch on this machine, and as the TPU compilers see them.
 
 Command: python benchmarks/kernels.py [--only NAME ...] [--size TEXT] [--forms NAME ...] [--runs 5]
-    [--busy] [--no-tpu] [--no-host]
+    [--busy] [--memory] [--no-tpu] [--no-host]
 On a GPU: JAX_PLATFORMS=cuda python benchmarks/kernels.py --gpu [the first four]
 
 On the host, runs alternate and figures are medians; the ratio is to the time of the first form,
-ours. Memory is what one process of its own takes at its peak beyond the inputs. On a busy machine
-the clock says little: --busy prints the processor's time, of all threads, and no memory.
+ours. The share is that of the roofline's time: the longer of the op's FLOPs at the machine's peak
+and of its bytes, inputs and outputs once, at its bandwidth, both measured first. What stays in
+cache from call to call can be above one. --memory prints instead what one process of its own takes
+at its peak beyond the inputs. On a busy machine the clock says little: --busy prints the
+processor's time, of all threads.
 
 For TPUs nothing runs: VMEM, FLOPs and bytes come from the compiled program, and the roofline's
 estimate is the longer of FLOPs at the chip's peak and bytes at its bandwidth, which no kernel
-reaches. Needs torch, and libtpu.
+reaches. Needs torch, and libtpu; tokamax where it is installed.
 
 On a GPU, --gpu first compares every GPU kernel with its reference, and ends there if one is wrong;
 then it times them beside plain JAX and peers at the sizes of the goals. The share is that of the
 roofline's time, the longer of FLOPs at the card's peak and bytes at its bandwidth, both counted by
-hand. A peer that is not installed, or does not run, says why.
+hand. A peer that is not installed, or does not run, says why. Last comes what became of each goal.
 """
 
 import argparse
@@ -32,7 +35,7 @@ from collections.abc import Callable
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
-GROUPS = ("vector", "rans", "low_bit", "peers")
+GROUPS = ("vector", "rans", "attention", "low_bit", "peers")
 
 # Of one device: 10^12 operations/s of each kind and 10^9 bytes/s. The makers' published figures; a
 # device of tpu7x is half a chip, and int8 is not among its figures: taken as bfloat16.
@@ -50,9 +53,41 @@ def cases(kind: str, only: list[str] | None, size: str) -> list:
   return [case for case in found if (not only or case.op in only) and size in case.size]
 
 
+def machine() -> tuple[float, float]:
+  """The most operations on float32 and bytes a second of this machine, of several ways to get them.
+
+  A product of 2048 x 2048, and the sum of 256 MB.
+  """
+  import jax
+  import jax.numpy as jnp
+  import torch
+
+  x, y = torch.randn(2048, 2048), torch.randn(1 << 26)
+  a, b = jnp.asarray(x.numpy()), jnp.asarray(y.numpy())
+  product, total = jax.jit(jnp.matmul), jax.jit(jnp.sum)
+
+  def least(*calls):
+    spent = []
+    for call in calls:
+      call()
+      for _ in range(10):
+        start = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - start)
+    return min(spent)
+
+  flops = 2 * 2048**3 / least(lambda: x @ x, lambda: product(a, a).block_until_ready())
+  return flops, 4 * (1 << 26) / least(lambda: y.sum(), lambda: total(b).block_until_ready())
+
+
 def times(case, runs: int, clock: Callable[[], float]) -> dict[str, float]:
-  """Median milliseconds of each form, in turns."""
-  calls = {name: make() for name, make in case.forms.items()}
+  """Median milliseconds of each form, in turns, but for peers that are not installed."""
+  calls = {}
+  for name, make in case.forms.items():
+    try:
+      calls[name] = make()
+    except ModuleNotFoundError as error:
+      print(f"{case.op}, {name}: {error}", file=sys.stderr)
   for call in calls.values():
     call()
   spent: dict[str, list[float]] = {name: [] for name in calls}
@@ -82,18 +117,35 @@ def print_peak(op: str, size: str, form: str) -> None:
   print((peak - before) / 1e6)
 
 
+def chosen(only: list[str] | None, size: str, forms: list[str] | None):
+  for case in cases("host_cases", only, size):
+    if forms:
+      case = case._replace(forms={name: f for name, f in case.forms.items() if name in forms})
+    yield case
+
+
+def memory_table(only: list[str] | None, size: str, forms: list[str] | None) -> None:
+  print("| kernel | size | form | MB |")
+  print("|---|---|---|---:|")
+  for case in chosen(only, size, forms):
+    for form in case.forms:
+      peak = peak_megabytes(case.op, case.size, form)
+      print(f"| {case.op} | {case.size} | {form} | {peak:.0f} |", flush=True)
+
+
 def host_table(
   only: list[str] | None, size: str, forms: list[str] | None, runs: int, busy: bool
 ) -> None:
-  print("| kernel | size | form | ms | ratio | MB |")
+  peak, bandwidth = machine()
+  print(f"This machine: {peak / 1e9:.0f} GFLOP/s of float32, {bandwidth / 1e9:.1f} GB/s\n")
+  print("| kernel | size | form | ms | ratio | share of the roofline |")
   print("|---|---|---|---:|---:|---:|")
-  for case in cases("host_cases", only, size):
-    if forms:
-      case = case._replace(forms={name: case.forms[name] for name in forms})
+  for case in chosen(only, size, forms):
     spent = times(case, runs, time.process_time if busy else time.perf_counter)
+    least = 1e3 * max(case.flops / peak, case.moved / bandwidth)
     for form, value in spent.items():
-      peak = "" if busy else f"{peak_megabytes(case.op, case.size, form):.0f}"
-      row = f"{value:.2f} | {value / next(iter(spent.values())):.2f} | {peak}"
+      share = "" if busy else f"{least / value:.0%}"
+      row = f"{value:.2f} | {value / next(iter(spent.values())):.2f} | {share}"
       print(f"| {case.op} | {case.size} | {form} | {row} |", flush=True)
 
 
@@ -107,6 +159,8 @@ def tpu_table(only: list[str] | None, size: str) -> None:
       compiled = topologies.compile_for(generation, case.function, *case.shapes)
       # A kernel of others may state neither.
       cost = {"flops": 0.0, "bytes accessed": 0.0} | compiled.cost_analysis()
+      if case.counted:
+        cost |= zip(("flops", "bytes accessed"), case.counted, strict=True)
       vmem = topologies.vmem_bytes(compiled) / 1e6
       products = 1e3 * cost["flops"] * case.passes / (1e12 * peaks[case.kind])
       traffic = 1e3 * cost["bytes accessed"] / (1e9 * peaks["bytes"])
@@ -140,10 +194,12 @@ def gpu_table(only: list[str] | None, size: str, forms: list[str] | None, runs: 
   print(f"\n{kind}, jax {jax.__version__}\n")
   print("| kernel | size | form | ms | ratio | share of the roofline |")
   print("|---|---|---|---:|---:|---:|")
+  said: list[str] = []
   for case in on_gpu.cases():
     if (only and case.op not in only) or size not in case.size:
       continue
-    first = None
+    taken: dict[str, float] = {}
+    reached = None
     for name, (function, flops, moved) in case.forms.items():
       if forms and name not in forms:
         continue
@@ -154,13 +210,17 @@ def gpu_table(only: list[str] | None, size: str, forms: list[str] | None, runs: 
           raise
         print(f"| {case.op} | {case.size} | {name} | {' '.join(repr(error).split())[:80]} | | |")
         continue
-      first = first or spent
-      share = "not known"
+      taken[name] = spent
+      share = None
       if card:
         peak, bandwidth = on_gpu.CARDS[card]
-        share = f"{max(flops / (1e12 * peak), moved / (1e9 * bandwidth)) / spent:.0%}"
-      row = f"{1e3 * spent:.3f} | {spent / first:.2f} | {share}"
-      print(f"| {case.op} | {case.size} | {name} | {row} |", flush=True)
+        share = max(flops / (1e12 * peak), moved / (1e9 * bandwidth)) / spent
+      reached = share if name == "kernel" else reached
+      row = f"{1e3 * spent:.3f} | {spent / next(iter(taken.values())):.2f}"
+      known = "not known" if share is None else f"{share:.0%}"
+      print(f"| {case.op} | {case.size} | {name} | {row} | {known} |", flush=True)
+    said += [f"{case.op}, {case.size}: {x}" for x in on_gpu.verdicts(case, taken, reached)]
+  print("", "Goals, which are for an H200; a kernel below 1x of plain JAX goes:", *said, sep="\n")
 
 
 def gpu_time(function: Callable, given: tuple, calls: int, runs: int) -> float:
@@ -190,7 +250,8 @@ def main() -> None:
   parser.add_argument("--size", default="", help="part of a size; all that have it")
   parser.add_argument("--forms", nargs="*", help="columns to run; all if none is named")
   parser.add_argument("--runs", type=int, default=5)
-  parser.add_argument("--busy", action="store_true", help="processor time, and no memory")
+  parser.add_argument("--busy", action="store_true", help="processor time, and no shares")
+  parser.add_argument("--memory", action="store_true", help="memory of the host, and no times")
   parser.add_argument("--no-host", action="store_true")
   parser.add_argument("--no-tpu", action="store_true")
   parser.add_argument("--gpu", action="store_true", help="check and time the GPU kernels, no other")
@@ -202,6 +263,9 @@ def main() -> None:
   if options.gpu:
     gpu_checks()
     gpu_table(options.only, options.size, options.forms, options.runs)
+    return
+  if options.memory:
+    memory_table(options.only, options.size, options.forms)
     return
   if not options.no_host:
     host_table(options.only, options.size, options.forms, options.runs, options.busy)

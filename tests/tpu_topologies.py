@@ -40,8 +40,10 @@ def compile_for(generation: str, function, *shapes):
 
 
 def kernels(compiled) -> list[str]:
-  """The lines of the compiled program that are Pallas kernels."""
-  return [line for line in compiled.as_text().splitlines() if '"tpu_custom_call"' in line]
+  """The instructions of the compiled program that are Pallas kernels."""
+  # What others write beside their kernels may have several lines.
+  instructions = re.split(r"\n\s*(?=(?:ROOT )?%)", compiled.as_text())
+  return [text for text in instructions if '"tpu_custom_call"' in text]
 
 
 def vmem_bytes(compiled) -> int:

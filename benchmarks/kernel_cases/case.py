@@ -11,11 +11,15 @@ class HostCase(NamedTuple):
     op, size: what the table's row says.
     forms: for each column ("ours", "plain JAX", a peer) a function that makes the inputs and
       returns what is called and waited for, without arguments.
+    flops, moved: operations on float32 and bytes that the op cannot do without, inputs and outputs
+      moved once; of all forms the roofline is of these.
   """
 
   op: str
   size: str
   forms: dict[str, Callable[[], Callable[[], object]]]
+  flops: float
+  moved: float
 
 
 class TpuCase(NamedTuple):
@@ -27,6 +31,7 @@ class TpuCase(NamedTuple):
     kind: of the products, "bfloat16" or "int8".
     passes: how many products of that kind stand for one of the kernel's, on average; 6 for one of
       float32, 3 for one with one-hot rows, 0 where the work is no product.
+    counted: FLOPs and bytes by hand, for a kernel of others that states neither.
   """
 
   op: str
@@ -35,3 +40,4 @@ class TpuCase(NamedTuple):
   shapes: tuple
   kind: str
   passes: float
+  counted: tuple[float, float] | None = None

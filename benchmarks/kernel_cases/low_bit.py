@@ -1,4 +1,4 @@
-"""Packed weights, attention, attention to a quantized cache, and products with packed weights."""
+"""Rounding and packing of weights, and products with packed weights."""
 
 import functools
 
@@ -10,115 +10,8 @@ import pallas_kernels as kernels
 from kernel_cases.case import HostCase, TpuCase
 from kernel_cases.vector import jax_form, normal, torch_form
 from pallas_kernels.affine_quant import reference as words
-from pallas_kernels.attention.reference import Rule
-from pallas_kernels.decode_attention import reference as decode
 
-# Rows, steps, query heads, key heads, features.
-ATTENTIONS = [(2, 1024, 8, 8, 64), (1, 2048, 8, 2, 64)]
-# Rows, tokens, query heads, key heads, features; pages of 256 tokens.
-CACHE = (4, 4096, 32, 8, 128)
 WEIGHTS = (4096, 4096)
-
-
-def plain_attention(q, k, v, causal: bool):
-  group = q.shape[2] // k.shape[2]
-  k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
-  scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-  if causal:
-    seen = jnp.tril(jnp.ones((q.shape[1], k.shape[1]), bool))
-    scores = jnp.where(seen, scores, -jnp.inf)
-  return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v)
-
-
-def torch_attention(q, k, v, causal: bool):
-  import torch
-
-  q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-  sdpa = torch.nn.functional.scaled_dot_product_attention
-  return sdpa(q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
-
-
-def gradient(attend):
-  return jax.grad(lambda q, k, v: attend(q, k, v).sum(), argnums=(0, 1, 2))
-
-
-def torch_gradient(attend):
-  import torch
-
-  def run(q, k, v):
-    given = [x.detach().requires_grad_() for x in (q, k, v)]
-    return torch.autograd.grad(attend(*given).sum(), given)
-
-  return run
-
-
-def attention_cases() -> list[HostCase]:
-  cases = []
-  for batch, steps, heads, key_heads, features in ATTENTIONS:
-    q = functools.partial(normal, batch, steps, heads, features)
-    k, v = (
-      functools.partial(normal, batch, steps, key_heads, features, seed=seed) for seed in (1, 2)
-    )
-    for causal in (True, False):
-      mask = kernels.Causal() if causal else None
-      ours = functools.partial(kernels.attention, mask=mask)
-      plain = functools.partial(plain_attention, causal=causal)
-      theirs = functools.partial(jax.nn.dot_product_attention, is_causal=causal)
-      peer = functools.partial(torch_attention, causal=causal)
-      size = f"{batch} x {steps} x {heads}/{key_heads} x {features}{', causal' if causal else ''}"
-      forms = {
-        "ours": jax_form(ours, q, k, v),
-        "plain JAX": jax_form(plain, q, k, v),
-        "jax.nn": jax_form(theirs, q, k, v),
-        "torch": torch_form(peer, q, k, v),
-        "torch.compile": torch_form(peer, q, k, v, compiled=True),
-      }
-      cases.append(HostCase("attention", size, forms))
-      forms = {
-        "ours": jax_form(gradient(ours), q, k, v),
-        "plain JAX": jax_form(gradient(plain), q, k, v),
-        "jax.nn": jax_form(gradient(theirs), q, k, v),
-        "torch": torch_form(torch_gradient(peer), q, k, v),
-      }
-      cases.append(HostCase("attention_gradient", size, forms))
-  return cases
-
-
-def quantized_cache(bits):
-  batch, tokens, _, heads, features = CACHE
-  shape = batch * tokens // 256, 256, heads, features
-  make = functools.partial(kernels.quantize_pages, bits=bits, key_group=64, value_group=64)
-  return jax.jit(make)(normal(*shape, seed=1), normal(*shape, seed=2))
-
-
-def decode_case(bits: int) -> HostCase:
-  batch, tokens, heads, key_heads, features = CACHE
-  table = np.arange(batch * tokens // 256, dtype=np.int32).reshape(batch, -1)
-  lengths = np.full(batch, tokens, np.int32)
-
-  def on_pages(attend):
-    def make():
-      pages, q = quantized_cache(bits), jnp.asarray(normal(batch, heads, features))
-      given, compiled = (q, pages, jnp.asarray(table), jnp.asarray(lengths)), jax.jit(attend)
-      return lambda: jax.block_until_ready(compiled(*given))
-
-    return make
-
-  def plain(q, pages, table, lengths):
-    return decode.decode_attention(q, pages, table, lengths, rule=Rule(features**-0.5, None))
-
-  q = functools.partial(normal, batch, 1, heads, features)
-  k, v = (
-    functools.partial(normal, batch, tokens, key_heads, features, seed=seed) for seed in (1, 2)
-  )
-  forms = {
-    "ours": on_pages(kernels.decode_attention),
-    "plain JAX": on_pages(plain),
-    "float32 cache, plain JAX": jax_form(functools.partial(plain_attention, causal=False), q, k, v),
-    "float32 cache, torch": torch_form(functools.partial(torch_attention, causal=False), q, k, v),
-  }
-  size = f"{batch} x {tokens} x {heads}/{key_heads} x {features}, {bits} bits"
-  return HostCase("decode_attention", size, forms)
 
 
 def packed_weights(bits: int):
@@ -152,7 +45,31 @@ def product_case(rows: int, bits: int) -> HostCase:
     "float32 weights, plain JAX": jax_form(jnp.matmul, x, w),
     "float32 weights, torch": torch_form(lambda x, w: x @ w, x, w),
   }
-  return HostCase("quant_matmul", f"{rows} x {length} x {columns}, {bits} bits", forms)
+  peer = torch_packed(rows, bits)
+  if peer:
+    forms[f"torch's packed {bits} bits"] = peer
+  moved = length * columns * (bits / 8 + 8 / 128) + 4.0 * rows * (length + columns)
+  work = 2.0 * rows * length * columns, moved
+  return HostCase("quant_matmul", f"{rows} x {length} x {columns}, {bits} bits", forms, *work)
+
+
+def torch_packed(rows: int, bits: int):
+  """PyTorch's own products with packed weights: groups of 128 of 4 bits, channels of 8."""
+  length, columns = WEIGHTS
+
+  def make():
+    import torch
+
+    x = torch.from_numpy(normal(rows, length))
+    codes = np.random.default_rng(1).integers(0, 16, (columns, length), np.int32)
+    if bits == 8:
+      w, scales = torch.from_numpy(codes.astype(np.int8)), torch.ones(columns)
+      return lambda: torch.ops.aten._weight_int8pack_mm(x, w, scales)
+    w = torch.ops.aten._convert_weight_to_int4pack_for_cpu(torch.from_numpy(codes), 1)
+    sides = torch.ones(length // 128, columns, 2)
+    return lambda: torch.ops.aten._weight_int4pack_mm_for_cpu(x, w, 128, sides)
+
+  return make if bits in (4, 8) else None
 
 
 def ternary_case(rows: int) -> HostCase:
@@ -181,7 +98,9 @@ def ternary_case(rows: int) -> HostCase:
     "float32 weights, plain JAX": jax_form(jnp.matmul, x, w),
     "float32 weights, torch": torch_form(lambda x, w: x @ w, x, w),
   }
-  return HostCase("ternary_matmul", f"{rows} x {length} x {columns}", forms)
+  moved = length * columns / 4 + 4.0 * rows * (length + columns)
+  work = 2.0 * rows * length * columns, moved
+  return HostCase("ternary_matmul", f"{rows} x {length} x {columns}", forms, *work)
 
 
 def additive_case(rows: int, books: int, bits: int) -> HostCase:
@@ -199,11 +118,22 @@ def additive_case(rows: int, books: int, bits: int) -> HostCase:
     w = sum(codebooks[book][codes[..., book]] for book in range(books))
     return x @ (w.reshape(columns, length) * scales).T
 
+  def peer(x, codes, codebooks, scales):
+    import torch
+
+    look = torch.nn.functional.embedding
+    w = sum(look(codes[..., book], codebooks[book, :, 0]) for book in range(books))
+    return x @ (w.reshape(columns, length) * scales).T
+
   forms = {
     "ours": jax_form(kernels.additive_matmul, *given),
     "plain JAX": jax_form(plain, *given),
+    "torch": torch_form(peer, *given),
+    "torch.compile": torch_form(peer, *given, compiled=True),
   }
-  return HostCase("additive_matmul", f"{rows} x {length} x {columns}, {books} x {bits}", forms)
+  moved = 4.0 * columns * length / 8 * books + 4.0 * rows * (length + columns)
+  size = f"{rows} x {length} x {columns}, {books} x {bits}"
+  return HostCase("additive_matmul", size, forms, 2.0 * rows * length * columns, moved)
 
 
 def word_case(bits: int) -> HostCase:
@@ -251,37 +181,52 @@ def word_case(bits: int) -> HostCase:
     "torch.compile": torch_form(peer, x, compiled=True),
   }
   size = f"{length} x {columns}, {bits} bits; PyTorch does not pack"
-  return HostCase("affine_quant", size, forms)
+  return HostCase("affine_quant", size, forms, 0.0, 2.0 * length * columns * (4 + bits / 8))
+
+
+def lsq_case(bits: int) -> HostCase:
+  """Rounding with a trained scale a column, and its gradient."""
+  length, columns = WEIGHTS
+  low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+  balance = (length * high) ** -0.5
+
+  def loss(rounded):
+    return jax.grad(lambda x, scale: (rounded(x, scale) * x).sum(), (0, 1))
+
+  def plain(x, scale):
+    stop = jax.lax.stop_gradient
+    s = scale * balance + stop(scale * (1 - balance))
+    v = jnp.clip(x / s, low, high)
+    return (v + stop(jnp.round(v) - v)) * s
+
+  def peer(x, scale):
+    import torch
+
+    x, scale = (a.detach().requires_grad_() for a in (x, scale))
+    s = scale * balance + (scale * (1 - balance)).detach()
+    v = (x / s).clamp(low, high)
+    y = (v + (v.round() - v).detach()) * s
+    return torch.autograd.grad((y * x).sum(), (x, scale))
+
+  given = functools.partial(normal, *WEIGHTS), lambda: np.full((1, columns), 0.3, np.float32)
+  forms = {
+    "ours": jax_form(loss(functools.partial(kernels.lsq, bits=bits)), *given),
+    "plain JAX": jax_form(loss(plain), *given),
+    "torch": torch_form(peer, *given),
+  }
+  size = f"{length} x {columns}, {bits} bits, with gradient"
+  return HostCase("lsq", size, forms, 0.0, 8.0 * length * columns)
 
 
 def host_cases() -> list[HostCase]:
-  cases = attention_cases()
-  cases += [decode_case(bits) for bits in (8, 4)]
-  cases += [product_case(rows, bits) for rows, bits in ((1, 8), (1, 4), (1, 2), (64, 4))]
+  cases = [product_case(rows, bits) for rows, bits in ((1, 8), (1, 4), (1, 2), (64, 4))]
   cases += [ternary_case(rows) for rows in (1, 64)]
   cases += [additive_case(*sizes) for sizes in ((1, 2, 8), (1, 1, 16), (64, 2, 8))]
-  return [*cases, word_case(4)]
+  return [*cases, word_case(4), lsq_case(4)]
 
 
 def tpu_cases() -> list[TpuCase]:
-  shape = jax.ShapeDtypeStruct
-  q, k = (shape((1, 4096, heads, 128), jnp.bfloat16) for heads in (16, 4))
-  attend = functools.partial(kernels.attention, mask=kernels.Causal())
-  size = "1 x 4096 x 16/4 x 128, causal"
-  cases = [
-    TpuCase("attention", size, attend, (q, k, k), "bfloat16", 1),
-    TpuCase("attention_gradient", size, gradient(attend), (q, k, k), "bfloat16", 1),
-  ]
-  rows, tokens, page = 16, 8192, shape((512, 256, 8, 128), jnp.bfloat16)
-  q, table = shape((rows, 32, 128), jnp.bfloat16), shape((rows, tokens // 256), jnp.int32)
-  plain = functools.partial(decode.decode_attention, rule=Rule(128**-0.5, None))
-  for bits in (8, 4, 2):
-    make = functools.partial(kernels.quantize_pages, bits=bits, key_group=64, value_group=64)
-    shapes = q, jax.eval_shape(make, page, page), table, shape((rows,), jnp.int32)
-    size = f"{rows} x {tokens} x 32/8 x 128, {bits} bits"
-    cases.append(TpuCase("decode_attention", size, kernels.decode_attention, shapes, "bfloat16", 1))
-    if bits == 4:
-      cases.append(TpuCase("decode_attention", f"{size}, XLA", plain, shapes, "bfloat16", 6))
+  shape, cases = jax.ShapeDtypeStruct, []
   length, columns = 8192, 8192
   scale = shape((length // 128, columns), jnp.float32)
   for rows, bits in ((1, 8), (1, 4), (1, 2), (4096, 4)):

@@ -9,12 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 import pallas_kernels as kernels
+from kernel_cases.attention import tokamax_attention
 from kernel_cases.vector import normal
 
 # 10^12 products and sums of bfloat16 a second, dense, and 10^9 bytes a second: the maker's figures.
 CARDS = {"H200": (989, 4800), "H100": (989, 3352)}
 # Calls in one program: launching one takes as long as a short kernel.
 CALLS = 10
+
+
+class Goal(NamedTuple):
+  """The kernel is `times` as quick as the quickest of `peers`, by the beginnings of their names.
+
+  Without peers it is a share of the roofline.
+  """
+
+  times: float
+  peers: tuple[str, ...] = ()
+
+
+# A kernel that is not quicker than plain JAX is deleted.
+STAYS = Goal(1, ("plain JAX",))
 
 
 class GpuCase(NamedTuple):
@@ -25,6 +40,7 @@ class GpuCase(NamedTuple):
     forms: for each column a function, with FLOPs and bytes that it cannot do without.
     make: gives the arguments, by form where they differ.
     calls: of one program, each on what the one before gave; 1 where the result has another shape.
+    goals: on an H200.
   """
 
   op: str
@@ -32,6 +48,29 @@ class GpuCase(NamedTuple):
   forms: dict[str, tuple[Callable, float, float]]
   make: Callable[[str], tuple]
   calls: int = CALLS
+  goals: tuple[Goal, ...] = (STAYS,)
+
+
+def verdicts(case: GpuCase, spent: dict[str, float], share: float | None) -> list[str]:
+  """What became of the goals: of the forms' seconds and the kernel's share of the roofline."""
+  said = []
+  for times, peers in case.goals:
+    if not peers:
+      if share is None:
+        said.append(f"{times:.0%} of the roofline: not known of this card")
+      else:
+        met = "met" if share >= times else "NOT MET"
+        said.append(f"{share:.0%} of the roofline, goal {times:.0%}: {met}")
+      continue
+    found = {name: t for name, t in spent.items() if name.startswith(peers)}
+    if not found or "kernel" not in spent:
+      said.append(f"{times:g}x of {' or '.join(peers)}: not measured")
+      continue
+    name = min(found, key=found.__getitem__)
+    reached = found[name] / spent["kernel"]
+    met = "met" if reached >= times else "NOT MET"
+    said.append(f"{reached:.2f}x of {name}, goal {times:g}x: {met}")
+  return said
 
 
 def check(backend: str = "gpu") -> list[tuple[str, float, float]]:
@@ -118,7 +157,8 @@ def _search() -> GpuCase:
     "plain JAX, bfloat16, parts of 8192": (in_parts, *work),
   }
   make = lambda form: (_random(n, d), _random(k, d, seed=1))  # noqa: E731
-  return GpuCase("nearest_code", f"{n} x {k} x {d}, bfloat16", forms, make, calls=1)
+  goals = Goal(0.6), Goal(1.5, ("plain JAX",))
+  return GpuCase("nearest_code", f"{n} x {k} x {d}, bfloat16", forms, make, 1, goals)
 
 
 def _over_pages(bits: int) -> GpuCase:
@@ -148,7 +188,8 @@ def _over_pages(bits: int) -> GpuCase:
     "bfloat16 cache, cuDNN": (functools.partial(whole, implementation="cudnn"), *dense),
   }
   size = f"{batch} x {tokens} x {heads}/{key_heads} x {d}, {bits} bits"
-  return GpuCase("decode_attention", size, forms, make)
+  goals = (STAYS, Goal(2, ("bfloat16 cache",))) if bits == 4 else (STAYS,)
+  return GpuCase("decode_attention", size, forms, make, goals=goals)
 
 
 def _products() -> list[GpuCase]:
@@ -171,7 +212,9 @@ def _products() -> list[GpuCase]:
       "plain JAX": (multiply, *packed),
       "bfloat16 weights": (jnp.matmul, flops, ends + 2.0 * side**2),
     }
-    found.append(GpuCase("quant_matmul", f"{rows} x {side} x {side}, {bits} bits", forms, make))
+    size = f"{rows} x {side} x {side}, {bits} bits"
+    goals = (STAYS, Goal(2.5, ("bfloat16",))) if (rows, bits) == (1, 4) else (STAYS,)
+    found.append(GpuCase("quant_matmul", size, forms, make, goals=goals))
   return found
 
 
@@ -193,13 +236,14 @@ def _attentions() -> list[GpuCase]:
       "jax.nn, XLA": functools.partial(theirs, implementation="xla"),
       "cuDNN": functools.partial(theirs, implementation="cudnn"),
       "jax's Pallas, Mosaic": _mosaic,
-      "tokamax": _tokamax,
+      "tokamax": functools.partial(tokamax_attention, causal=True),
     }
     if heads == key_heads:
       forms["jax's Pallas, Triton"] = _triton
     size = f"{batch} x {steps} x {heads}/{key_heads} x {features}, causal"
     timed = {name: (f, flops, moved) for name, f in forms.items()}
-    found.append(GpuCase("attention", size, timed, make))
+    goals = STAYS, Goal(0.9, ("jax", "cuDNN", "tokamax"))
+    found.append(GpuCase("attention", size, timed, make, goals=goals))
 
     def slopes(f):
       def loss(q, k, v):
@@ -214,7 +258,7 @@ def _attentions() -> list[GpuCase]:
 
     # One product of three has to be made again: seven for the forward pass' two.
     timed = {name: (slopes(f), 3.5 * flops, 3 * moved) for name, f in forms.items()}
-    found.append(GpuCase("attention_gradient", size, timed, make))
+    found.append(GpuCase("attention_gradient", size, timed, make, goals=goals))
   return found
 
 
@@ -232,9 +276,3 @@ def _mosaic(q, k, v):
   )
   # It leaves scores as they are.
   return attention_mgpu.attention(q * q.shape[-1] ** -0.5, k, v, config)
-
-
-def _tokamax(q, k, v):
-  import tokamax
-
-  return tokamax.dot_product_attention(q, k, v, is_causal=True)

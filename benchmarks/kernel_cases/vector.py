@@ -76,6 +76,11 @@ def plain_sum(codes, codebooks):
   return jax.vmap(lambda codebook, codes: codebook[codes])(codebooks, codes.T).sum(axis=0)
 
 
+def one_hot_sum(codes, codebooks):
+  chosen = jax.nn.one_hot(codes, codebooks.shape[1])
+  return jnp.einsum("nqk,qkd->nd", chosen, codebooks, precision="highest")
+
+
 def torch_sum(codes, codebooks):
   import torch
 
@@ -93,7 +98,8 @@ def host_cases() -> list[HostCase]:
       "torch": torch_form(torch_search, *given),
       "torch.compile": torch_form(torch_search, *given, compiled=True),
     }
-    cases.append(HostCase("nearest_code", f"{n} x {k} x {d}", forms))
+    work = 2.0 * n * k * d, 4.0 * (n * d + k * d + n)
+    cases.append(HostCase("nearest_code", f"{n} x {k} x {d}", forms, *work))
   for n, q, k, d in STAGES:
     books = functools.partial(normal, q, k, d, seed=1)
     given = functools.partial(normal, n, d), books
@@ -105,14 +111,17 @@ def host_cases() -> list[HostCase]:
       "torch": torch_form(torch_stages, *given),
       "torch.compile": torch_form(torch_stages, *given, compiled=True),
     }
-    cases.append(HostCase("residual_quantize", size, forms))
+    work = 2.0 * n * q * k * d, 4.0 * (2 * n * d + q * k * d + n * q)
+    cases.append(HostCase("residual_quantize", size, forms, *work))
     forms = {
       "ours": jax_form(dequantize, codes, books),
       "plain JAX": jax_form(plain_sum, codes, books),
+      "one-hot products, JAX": jax_form(one_hot_sum, codes, books),
       "torch": torch_form(torch_sum, codes, books),
       "torch.compile": torch_form(torch_sum, codes, books, compiled=True),
     }
-    cases.append(HostCase("dequantize", size, forms))
+    work = 1.0 * n * q * d, 4.0 * (n * q + n * d + q * min(n, k) * d)
+    cases.append(HostCase("dequantize", size, forms, *work))
   return cases
 
 

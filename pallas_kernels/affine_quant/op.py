@@ -23,7 +23,9 @@ def limits(bits: int, signed: bool) -> tuple[int, int]:
   return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
-def split(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
+def split(
+  x: jax.Array, scale: jax.Array, offset: jax.Array | None = None
+) -> tuple[jax.Array, tuple[int, ...]]:
   """`x` with its dimensions split in blocks and entries, and the shape of a scale against it.
 
   A dimension with one block, or one entry a block, stays as it is: XLA on TPU fuses that.
@@ -33,9 +35,11 @@ def split(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
   )
   if not fits:
     raise ValueError(f"data {x.shape} cannot be split in blocks with scales {scale.shape}")
+  if offset is not None and offset.shape != scale.shape:
+    raise ValueError(f"offset {offset.shape} has not the shape {scale.shape} of the scale")
   shape, against = [], []
   for n, b in zip(x.shape, scale.shape, strict=True):
-    parted = 1 < b < n
+    parted = 1 < b != n
     shape += [b, n // b] if parted else [n]
     against += [b, 1] if parted else [b]
   return x.reshape(shape), tuple(against)
@@ -90,11 +94,11 @@ def affine_quantize(
   """Codes clip(round((x - offset) / scale)): uint8 with an offset, int8 without; no gradient.
 
   Raises:
-    ValueError: if the scale's dimensions do not divide those of `x`.
+    ValueError: if the scale's dimensions do not divide those of `x`, or the offset's differ.
   """
   x, scale, offset = jax.lax.stop_gradient((x, scale, offset))
   low, high = limits(bits, signed=offset is None)
-  parts, shape = split(x.astype(jnp.float32), scale)
+  parts, shape = split(x.astype(jnp.float32), scale, offset)
   if offset is not None:
     parts = parts - offset.reshape(shape)
   codes = jnp.clip(jnp.round(parts / scale.reshape(shape)), low, high)
@@ -107,9 +111,9 @@ def affine_dequantize(
   """float32 scale * codes + offset, with a gradient to scale and offset.
 
   Raises:
-    ValueError: if the scale's dimensions do not divide those of `codes`.
+    ValueError: if the scale's dimensions do not divide those of `codes`, or the offset's differ.
   """
-  parts, shape = split(codes, scale)
+  parts, shape = split(codes, scale, offset)
   x = parts.astype(jnp.float32) * scale.reshape(shape)
   if offset is not None:
     x = x + offset.reshape(shape)

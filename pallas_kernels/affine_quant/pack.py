@@ -61,8 +61,8 @@ def unpack_bits(
   Raises:
     ValueError: if the words are no int32, or not as many as `length` codes fill.
   """
-  if words.dtype != jnp.int32:
-    raise ValueError(f"words must be int32, got {words.dtype}")
+  if words.dtype != jnp.int32 or words.ndim == 0:
+    raise ValueError(f"words must be int32 along an axis, got {words.dtype} {words.shape}")
   if words.shape[axis] != num_words(length, bits, interleave):
     raise ValueError(
       f"{length} codes of {bits} bits fill {num_words(length, bits, interleave)} words,"

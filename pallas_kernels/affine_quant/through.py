@@ -39,7 +39,7 @@ def _fake_quant_jvp(bits, primals, tangents):
 
 def _rounded(x, scale, offset, bits):
   low, high = limits(bits, signed=offset is None)
-  parts, shape = split(x.astype(jnp.float32), scale)
+  parts, shape = split(x.astype(jnp.float32), scale, offset)
   scale = scale.reshape(shape)
   offset = 0.0 if offset is None else offset.reshape(shape)
   steps = jnp.round((parts - offset) / scale)

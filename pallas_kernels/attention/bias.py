@@ -91,8 +91,10 @@ def rotary(x: jax.Array, steps: jax.Array, base: float = 10_000.0) -> jax.Array:
   Source: Su et al., https://arxiv.org/abs/2104.09864, with the halves of GPT-NeoX.
 
   Raises:
-    ValueError: if the number of features is odd.
+    ValueError: if shapes do not fit or the number of features is odd.
   """
+  if x.ndim != 4 or steps.shape not in (x.shape[1:2], x.shape[:2]):
+    raise ValueError(f"x {x.shape} must be [B, T, H, D] and steps {steps.shape} [T] or [B, T]")
   if x.shape[-1] % 2:
     raise ValueError(f"rotary pairs need an even number of features, got shape {x.shape}")
   half = x.shape[-1] // 2

@@ -1,6 +1,7 @@
 """One query step over a paged cache of 1 to 8 bit keys and values, dequantized on chip.
 
-On TPU each page is read once, as its codes. Elsewhere pages are gathered and dequantized.
+On TPU and on one CPU each page is read once, as its codes. Elsewhere pages are gathered and
+dequantized.
 Numerics: scores and softmax in float32; on TPU, products of bfloat16 queries in bfloat16.
 """
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.backend import GPU, WithGpu, interpret
-from pallas_kernels.decode_attention import gpu, reference, tpu
+from pallas_kernels.decode_attention import cpu, gpu, reference, tpu
 from pallas_kernels.decode_attention.pages import Pages, check
 from pallas_kernels.dispatch import dispatch
 
@@ -83,4 +84,4 @@ def _forms(rule):
 
     return run
 
-  return {"tpu": form(tpu), "plain": form(reference)}
+  return {"tpu": form(tpu), "cpu": form(cpu), "plain": form(reference)}

@@ -4,6 +4,7 @@ Numerics: summed in float32 in the order of the stages; the gradient too is summ
 """
 
 import functools
+import math
 from typing import Literal, get_args
 
 import jax
@@ -44,7 +45,7 @@ def dequantize(
     raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
   if backend in ("tpu", "interpret") and not tpu.fits(codebooks):
     raise ValueError(f"codebooks {codebooks.shape} are none that the kernel takes")
-  rows = codes.astype(np.int32).reshape(-1, codes.shape[-1])
+  rows = codes.astype(np.int32).reshape(math.prod(codes.shape[:-1]), codes.shape[-1])
   return _sum(rows, codebooks, backend).reshape(*codes.shape[:-1], codebooks.shape[-1])
 
 

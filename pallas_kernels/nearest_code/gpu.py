@@ -16,26 +16,12 @@ from jax.experimental import pallas as pl
 
 from pallas_kernels import triton
 from pallas_kernels.dispatch import shape_like
-from pallas_kernels.nearest_code import ranked
 
 ROWS, CLASSES, PART = 128, 128, 64
 # 64 KB of rows and as many of entries, in two stages, of the 227 KB that a program of an H100 gets.
 WHOLE = 512
 # Beyond any entry.
 NONE = 1 << 30
-
-
-def nearest_code(
-  z: jax.Array,
-  codebook: jax.Array,
-  metric: str = "l2",
-  scoring: str = "float32",
-  candidates: int = 4,
-  interpret=False,
-) -> jax.Array:
-  """As `ranked.nearest_code` by this kernel's `search`."""
-  by_kernel = functools.partial(search, interpret=interpret)
-  return ranked.nearest_code(z, codebook, metric, scoring, candidates, by_kernel)
 
 
 def search(z, codebook, bias, factor, candidates: int, interpret=False) -> jax.Array:

@@ -4,12 +4,13 @@ Numerics: float32 whatever the inputs are; ties go to the lowest index.
 """
 
 import functools
+import math
 from typing import Literal, get_args
 
 import jax
 
 from pallas_kernels.dispatch import dispatch
-from pallas_kernels.nearest_code import gpu, reference, tiled, tpu
+from pallas_kernels.nearest_code import gpu, ranked, reference, tiled, tpu
 
 Metric = Literal["l2", "cosine"]
 Scoring = Literal["float32", "bfloat16", "int8"]
@@ -53,7 +54,7 @@ def nearest_code(
   _check(z, codebook, metric, scoring, candidates, backend)
   # Integers have no gradient, and without this the primitive that picks a backend is asked for one.
   z, codebook = jax.lax.stop_gradient((z, codebook))
-  rows = z.reshape(-1, z.shape[-1])
+  rows = z.reshape(math.prod(z.shape[:-1]), z.shape[-1])
   codes = _search(rows, codebook, metric, scoring, candidates, backend)
   return codes.reshape(z.shape[:-1])
 
@@ -63,21 +64,24 @@ def _search(z, codebook, metric, scoring, candidates, backend):
   plain = functools.partial(_plain, metric=metric)
   cpu = functools.partial(_cpu, metric=metric)
   options = {"metric": metric, "scoring": scoring, "candidates": candidates}
-  kernel = functools.partial(tpu.nearest_code, **options)
-  on_gpu = functools.partial(gpu.nearest_code, **options)
+
+  def kernel(module, **how):
+    search = functools.partial(module.search, **how)
+    return functools.partial(ranked.nearest_code, **options, search=search)
+
   forms = {
     "reference": functools.partial(reference.nearest_code, metric=metric),
     "tiled": functools.partial(
       tiled.nearest_code, metric=metric, rows=_TILE_ROWS, entries=_TILE_ENTRIES
     ),
-    "tpu": kernel,
-    "interpret": functools.partial(kernel, interpret=True),
-    "gpu": on_gpu,
-    "interpret_gpu": functools.partial(on_gpu, interpret=True),
+    "tpu": kernel(tpu),
+    "interpret": kernel(tpu, interpret=True),
+    "gpu": kernel(gpu),
+    "interpret_gpu": kernel(gpu, interpret=True),
   }
   if backend is not None:
     return forms[backend](z, codebook)
-  tpu_form = _one(kernel) if tpu.fits(codebook) else None
+  tpu_form = _one(forms["tpu"]) if tpu.fits(codebook) else None
   (codes,) = dispatch(z, codebook, plain=_one(plain), cpu=_one(cpu), tpu=tpu_form)
   return codes
 
@@ -103,6 +107,8 @@ def _plain(z, codebook, metric):
 def _check(z, codebook, metric, scoring, candidates, backend) -> None:
   if codebook.ndim != 2 or codebook.shape[0] == 0:
     raise ValueError(f"codebook must be [K, D] with K >= 1, got shape {codebook.shape}")
+  if z.ndim == 0:
+    raise ValueError(f"z must be [*N, D], got shape () for codebook {codebook.shape}")
   if z.shape[-1] != codebook.shape[-1]:
     raise ValueError(f"z has {z.shape[-1]} features, codebook has {codebook.shape[-1]}")
   options: dict[str, tuple[object, tuple]] = {

@@ -19,7 +19,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.dispatch import shape_like
-from pallas_kernels.nearest_code import ranked
 
 CLASSES = 128
 # A float32 holds the index of an entry, as a TPU takes no minimum of integers.
@@ -33,19 +32,6 @@ MOST_FEATURES = BLOCK_BYTES // 4 // CLASSES
 def fits(codebook: jax.Array) -> bool:
   """Whether the kernel takes such a codebook; rows may be any."""
   return codebook.shape[0] < MOST_ENTRIES and 1 <= codebook.shape[1] <= MOST_FEATURES
-
-
-def nearest_code(
-  z: jax.Array,
-  codebook: jax.Array,
-  metric: str = "l2",
-  scoring: str = "float32",
-  candidates: int = 4,
-  interpret=False,
-) -> jax.Array:
-  """As `ranked.nearest_code` by this kernel's `search`."""
-  by_kernel = functools.partial(search, interpret=interpret)
-  return ranked.nearest_code(z, codebook, metric, scoring, candidates, by_kernel)
 
 
 def search(

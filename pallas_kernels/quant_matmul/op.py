@@ -1,7 +1,7 @@
 """x @ w for weights of 2 to 8 bits, unpacked and dequantized on chip.
 
-On TPU the weights are read once, as their codes, and never are in memory as floats. Elsewhere XLA
-dequantizes and multiplies.
+On TPU the weights are read once, as their codes, and never are in memory as floats; on one CPU they
+are floats a tile at a time. Elsewhere XLA dequantizes and multiplies.
 Numerics: weights are dequantized in float32, rounded to the type of `x`, and sums are float32.
 """
 
@@ -15,7 +15,7 @@ from pallas_kernels.affine_quant.pack import num_words
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
 from pallas_kernels.backend import GPU, WithGpu, interpret
 from pallas_kernels.dispatch import dispatch
-from pallas_kernels.quant_matmul import gpu, reference, tpu
+from pallas_kernels.quant_matmul import cpu, gpu, reference, tpu
 
 
 def quant_matmul(
@@ -92,7 +92,7 @@ def _forms(bits):
 
     return run
 
-  return {"tpu": form(tpu), "plain": form(reference)}
+  return {"tpu": form(tpu), "cpu": form(cpu), "plain": form(reference)}
 
 
 def _matmul_fwd(x, words, scale, offset, bits, backend):

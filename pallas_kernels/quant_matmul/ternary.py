@@ -14,7 +14,7 @@ from pallas_kernels.affine_quant import pack_bits
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
 from pallas_kernels.backend import Backend, interpret
 from pallas_kernels.dispatch import dispatch
-from pallas_kernels.quant_matmul import reference, tpu
+from pallas_kernels.quant_matmul import cpu, reference, tpu
 from pallas_kernels.quant_matmul.op import check
 
 # BitNet's floor of a scale, which keeps a row of zeros from dividing by it.
@@ -72,13 +72,17 @@ def _sums(steps, words, backend):
   if 0 in (*steps.shape, words.shape[1]) or backend == "reference":
     return _plain(steps, words)[0]
   if backend is None:
-    return dispatch(steps, words, tpu=_kernel, plain=_plain)[0]
+    return dispatch(steps, words, tpu=_kernel, cpu=_by_tile, plain=_plain)[0]
   return _kernel(steps, words, interpret(backend))[0]
 
 
 def _plain(steps, words):
   one = jnp.ones((1, 1), jnp.float32)
   return (reference.quant_matmul(steps, words, one, None, bits=2),)
+
+
+def _by_tile(steps, words):
+  return (cpu.quant_matmul(steps, words, jnp.ones((1, 1), jnp.float32), None, bits=2),)
 
 
 def _kernel(steps, words, interpret=False):

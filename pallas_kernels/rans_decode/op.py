@@ -36,7 +36,7 @@ def rans_decode(
     states: uint32 `[L]`.
     cdf: integers `[R, K + 1]`, each row rising from 0 to 2^precision; an entry of an empty interval
       never comes.
-    rows: integers `[N, L]` in 0..R - 1.
+    rows: integers `[N, L]`; one that is out of 0..R - 1 is taken as the nearest in it.
     precision: bits of a probability, 1 to 16.
     backend: None picks one by platform: on a TPU the kernel for up to 1024 steps and 4096 bounds;
       "interpret" is that kernel on any platform, for tests.
@@ -68,7 +68,7 @@ def rans_decode(
     jnp.asarray(counts, jnp.int32),
     jnp.asarray(states, jnp.uint32),
     jnp.asarray(cdf, jnp.uint32),
-    jnp.asarray(rows, jnp.int32),
+    jnp.clip(jnp.asarray(rows, jnp.int32), 0, cdf.shape[0] - 1),
   )
   plain = functools.partial(reference.rans_decode, precision=precision)
   kernel = functools.partial(tpu.rans_decode, precision=precision)

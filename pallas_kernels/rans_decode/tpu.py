@@ -74,7 +74,7 @@ def rans_decode(words, counts, states, cdf, rows, precision: int, interpret=Fals
   )(
     jax.lax.bitcast_convert_type(cdf, jnp.int32),
     laid_out(given, blocks * STEPS),
-    laid_out(jnp.clip(rows, 0, cdf.shape[0] - 1), blocks * STEPS),
+    laid_out(rows, blocks * STEPS),
     laid_out(counts[None], 1)[0],
     laid_out(states[None], 1)[0],
   )

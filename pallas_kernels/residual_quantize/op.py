@@ -5,6 +5,7 @@ Source: SoundStream, https://arxiv.org/abs/2107.03312, section III-C.
 """
 
 import functools
+import math
 from typing import Literal, get_args
 
 import jax
@@ -43,13 +44,16 @@ def residual_quantize(
   """
   if codebooks.ndim != 3 or codebooks.shape[1] == 0:
     raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
+  if z.ndim == 0:
+    raise ValueError(f"z must be [*N, D], got shape () for codebooks {codebooks.shape}")
   if z.shape[-1] != codebooks.shape[-1]:
     raise ValueError(f"z has {z.shape[-1]} features, codebooks have {codebooks.shape[-1]}")
   if backend not in (None, *get_args(Backend)):
     raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
   if backend in ("tpu", "interpret") and not fits(codebooks):
     raise ValueError(f"codebooks {codebooks.shape} are none that the kernel takes")
-  codes, total = _quantize(z.reshape(-1, z.shape[-1]), codebooks, backend)
+  rows = z.reshape(math.prod(z.shape[:-1]), z.shape[-1])
+  codes, total = _quantize(rows, codebooks, backend)
   return codes.reshape(*z.shape[:-1], codebooks.shape[0]), total.reshape(z.shape)
 
 

@@ -101,6 +101,7 @@ def test_no_codes_fill_no_words():
   assert words.shape == (0, 2)
   assert unpack_bits(words, 0, 4, axis=0).shape == (0, 2)
   assert pack_bits(np.zeros((8, 0), np.int8), 4, axis=0).shape == (1, 0)
+  assert affine_dequantize(words[:, :0], np.ones((3, 1), np.float32)).shape == (0, 0)
 
 
 # Ragged against tiles of 128 x 128, with the bits that need two planes among them.
@@ -127,12 +128,17 @@ def test_kernels_pack_and_unpack_as_the_plain_form(
       ours = quantize_words(x, scale, offset, bits=bits, backend=backend)
       f = functools.partial(dequantize_words, words, length=length, bits=bits, backend=backend)
       back, backward = jax.vjp(f, scale, offset)
-      got.append((ours, back, backward(jnp.ones_like(back))))
+      grads = backward(jnp.ones_like(back))
+      got.append((ours, back, grads))
+    # Linear in scale and offset, so that a difference of any size is the slope.
+    ahead = f(scale + 0.5, offset if offset is None else offset + 0.5)
+    slope = 2 * (ahead - back).sum(), sum(g.sum() for g in jax.tree.leaves(grads))
     codes = affine_quantize(x, scale, offset, bits=bits)
     plain, backward = jax.vjp(lambda s, o: affine_dequantize(codes, s, o), scale, offset)
-    return (words, plain, backward(jnp.ones_like(plain))), got
+    return (words, plain, backward(jnp.ones_like(plain))), got, slope
 
-  right, got = run(normal(length, columns))
+  right, got, slope = run(normal(length, columns))
+  np.testing.assert_allclose(*slope, rtol=1e-4)
   for words, back, grads in got:
     np.testing.assert_array_equal(words, right[0])
     np.testing.assert_allclose(back, right[1], atol=1e-6)
@@ -202,6 +208,11 @@ def test_bad_input_is_named():
     (lambda: pack_bits(x.astype(int), 9), "got 9"),
     (lambda: unpack_bits(x.astype(int), 9, 4), r"fill 2 words, got 4 of \(6, 4\)"),
     (lambda: unpack_bits(x, 32, 4), "must be int32"),
+    (lambda: unpack_bits(x[0, 0].astype(int), 1, 4), r"along an axis, got int32 \(\)"),
+    (
+      lambda: affine_dequantize(x, jnp.ones((3, 4)), jnp.ones((3, 1))),
+      r"offset \(3, 1\) has not the shape \(3, 4\)",
+    ),
     (lambda: quantize_words(x, jnp.ones((4, 1)), bits=4), r"\(4, 1\) do not fit weights \(6, 4\)"),
     (lambda: dequantize_words(x.astype(int), x, length=9, bits=4), r"fill 8 words, got \(6, 4\)"),
   ]:

@@ -106,7 +106,18 @@ def test_rows_may_lie_on_several_devices(mesh, query):
   place = functools.partial(jax.device_put, device=NamedSharding(mesh, P("data")))
   got = f(place(q), pages, place(table), place(lengths))
   assert got.sharding.spec == P("data")
-  np.testing.assert_allclose(got, right, atol=1e-6)
+  rows = P("data")
+  by_hand = jax.shard_map(
+    decode_attention, mesh=mesh, in_specs=(rows, P(), rows, rows), out_specs=rows
+  )
+  for y in (got, jax.jit(by_hand)(q, pages, table, lengths)):
+    np.testing.assert_allclose(y, right, atol=1e-6)
+
+
+def test_no_rows_and_no_pages_give_nothing(query):
+  pages = cache((4, 2), 16)
+  assert decode_attention(query[:0], pages, TABLE[:0], LENGTHS[:0]).shape == (0, 8, D)
+  np.testing.assert_array_equal(decode_attention(query, pages, TABLE[:, :0], LENGTHS), 0 * query)
 
 
 def test_bad_input_is_named(query):

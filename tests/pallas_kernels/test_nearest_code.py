@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from pallas_kernels import nearest_code, sharded_nearest_code
-from pallas_kernels.nearest_code import op, tpu
+from pallas_kernels.nearest_code import op, ranked, tpu
 
 BACKENDS = ("reference", "tiled", "interpret", None)
 # One block and less than a register's lanes; several blocks of rows and entries, the last ragged.
@@ -102,15 +102,24 @@ def test_rough_scores_miss_the_nearest_seldom_and_by_little(scoring):
 @pytest.mark.slow
 def test_blocks_do_not_race(capfd):
   z, codebook = grid(1030, 8), grid(600, 8, seed=1)
-  params = pltpu.InterpretParams(detect_races=True)
-  codes = jax.jit(functools.partial(tpu.nearest_code, interpret=params))(z, codebook)
-  np.testing.assert_array_equal(codes, nearest_by_definition(z, codebook))
+  search = functools.partial(tpu.search, interpret=pltpu.InterpretParams(detect_races=True))
+
+  @jax.jit
+  def both(z, codebook):
+    given = z, codebook, "l2"
+    exact = ranked.nearest_code(*given, "float32", 1, search)
+    # As many candidates as classes: of whole numbers below 128 nothing is missed.
+    return exact, ranked.nearest_code(*given, "int8", 128, search)
+
+  want = nearest_by_definition(z, codebook)
+  for codes in both(z, codebook):
+    np.testing.assert_array_equal(codes, want)
   assert "RACE" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_rows_have_no_codes(backend):
-  assert nearest_code(grid(0, 6), grid(20, 6), backend=backend).shape == (0,)
+  assert nearest_code(grid(2, 0, 6), grid(20, 6), backend=backend).shape == (2, 0)
 
 
 def test_each_codebook_of_a_batch_is_searched_for_its_own_rows():
@@ -133,6 +142,10 @@ def test_codes_carry_no_gradient():
 
 
 def test_wrong_calls_are_refused():
+  with pytest.raises(
+    ValueError, match=r"z must be \[\*N, D\], got shape \(\) for codebook \(2, 6\)"
+  ):
+    nearest_code(np.float32(1), grid(2, 6))
   with pytest.raises(ValueError, match="z has 5 features, codebook has 6"):
     nearest_code(grid(2, 5), grid(2, 6))
   with pytest.raises(ValueError, match=r"K >= 1, got shape \(0, 6\)"):
@@ -207,12 +220,6 @@ def test_parts_must_divide(square):
     search(grid(4, 6), grid(41, 6))
   with pytest.raises(ValueError, match=r"z \(5, 6\) does not fall on 2 devices"):
     search(grid(5, 6), grid(40, 6), rows_axis="rows")
-
-
-def test_other_accelerators_are_given_plain_jax():
-  z, codebook = (jax.ShapeDtypeStruct((n, 8), jnp.float32) for n in (64, 32))
-  exported = jax.export.export(jax.jit(nearest_code), platforms=["cuda"])(z, codebook)
-  assert "custom_call" not in exported.mlir_module()
 
 
 REST = [(g, dtype) for g in topologies.GENERATIONS for dtype in (jnp.float32, jnp.int8)]

@@ -15,13 +15,21 @@ from pallas_kernels import (
   Chunked,
   Lengths,
   Segments,
+  additive_matmul,
   affine_range,
   attention,
   decode_attention,
+  dequantize,
+  dequantize_words,
+  lsq,
   nearest_code,
   quant_matmul,
   quantize_pages,
   quantize_words,
+  rans_decode,
+  rans_encode,
+  residual_quantize,
+  ternary_matmul,
 )
 
 shape = jax.ShapeDtypeStruct
@@ -198,7 +206,34 @@ def test_it_compiles_for_an_h200(name):
   assert topologies.kernels(compiled.as_text()) == count
 
 
-def test_the_default_on_a_gpu_is_plain_jax():
-  z, codebook = shape((300, 64), jnp.float32), shape((1000, 64), jnp.float32)
-  exported = jax.export.export(jax.jit(nearest_code), platforms=["cuda"])(z, codebook)
-  assert topologies.TARGET not in exported.mlir_module()
+def test_the_default_on_a_gpu_is_plain_jax_for_every_op():
+  x, q, k = (shape(s, jnp.float32) for s in ((64, 8), (2, 3, 4, 32), (2, 64, 2, 32)))
+  scale, words, number = (shape(s, jnp.int32) for s in ((2, 8), (8, 8), (5,)))
+  scale = scale.update(dtype=jnp.float32)
+  books, codes = x.update(shape=(2, 5, 8)), words.update(shape=(64, 2))
+  additive = words.update(shape=(6, 1, 1)), x.update(shape=(1, 4, 1, 8)), x.update(shape=(6, 1))
+  pages = functools.partial(quantize_pages, bits=4, key_group=32, value_group=32)
+  rows = words.update(shape=(9, 5))
+  wide = x.update(shape=(3, 64))
+
+  def every(x, q, k, scale, words, number, books, codes, additive, rows, wide, pages):
+    return (
+      nearest_code(x, books[0]),
+      residual_quantize(x, books),
+      dequantize(codes, books),
+      quantize_words(x, scale, bits=4),
+      dequantize_words(words, scale, length=64, bits=4),
+      lsq(x, scale, 4),
+      quant_matmul(wide, words, scale, bits=4),
+      ternary_matmul(wide, words[:8], scale[:1]),
+      additive_matmul(x, *additive),
+      jax.grad(lambda q: attention(q, k, k, mask=Causal()).sum())(q),
+      decode_attention(q[:, 0], pages, codes[:2, :1], codes[:2, 0]),
+      rans_encode(rows, rows, 12),
+      rans_decode(rows.T, number, number, codes.T, rows, 12),
+    )
+
+  given = x, q, k, scale, words, number, books, codes, additive, rows, wide
+  exported = jax.export.export(jax.jit(every), platforms=["cuda"])
+  program = exported(*given, jax.eval_shape(pages, k, k)).mlir_module()
+  assert "custom_call" not in program

@@ -11,12 +11,15 @@ from pallas_kernels import (
   additive_matmul,
   affine_quantize,
   affine_range,
+  dequantize_words,
+  fake_quant,
   pack_bits,
   quant_matmul,
+  quantize_words,
   ternary_matmul,
   ternary_weights,
 )
-from pallas_kernels.quant_matmul import tpu
+from pallas_kernels.quant_matmul import cpu, tpu
 
 
 def normal(*shape, seed=0):
@@ -46,6 +49,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_product_is_that_with_dequantized_weights(name, monkeypatch):
   rows, length, columns, bits, block, symmetric, dtype = CASES[name]
+  monkeypatch.setattr(cpu, "WEIGHTS", 1)  # As many tiles as there can be.
   for size, value in (("ROWS", 16), ("FEATURES", 128), ("COLUMNS", 128)):
     monkeypatch.setattr(tpu, size, value)
   x, w = normal(rows, length).astype(dtype), normal(length, columns, seed=1)
@@ -109,7 +113,8 @@ def test_no_tile_races_another(monkeypatch, capfd):
   assert "RACE" not in capfd.readouterr().out
 
 
-def test_ternary_sums_are_exact():
+def test_ternary_sums_are_exact(monkeypatch):
+  monkeypatch.setattr(cpu, "WEIGHTS", 1)
   x, w = normal(5, 350), normal(350, 40, seed=1)
   x[2] = 0
   words, scale = jax.jit(ternary_weights)(w)
@@ -167,9 +172,13 @@ def test_additive_weights_are_sums_of_codewords(rows, number, entries, tile):
   @jax.jit
   def run(*args):
     grads = [jax.grad(loss, (1, 2, 3))(dense, *args) for dense in (True, False)]
-    return additive_dequantize(codes, *args[1:]), additive_matmul(args[0], codes, *args[1:]), grads
+    ahead, behind = (loss(False, *((1 + step) * part for part in args)) for step in (0.01, -0.01))
+    w, y = additive_dequantize(codes, *args[1:]), additive_matmul(args[0], codes, *args[1:])
+    return w, y, grads, (ahead - behind) / 0.02
 
-  w, y, (a, b) = run(x, codebooks, scales)
+  w, y, (a, b), slope = run(x, codebooks, scales)
+  along = sum(np.vdot(part, grad) for part, grad in zip((x, codebooks, scales), b, strict=True))
+  np.testing.assert_allclose(slope, along, rtol=1e-3, atol=1e-2)
   np.testing.assert_allclose(w, right, rtol=1e-5)
   np.testing.assert_allclose(y, x @ right.T, atol=1e-4)
   for one, other in zip(a, b, strict=True):
@@ -187,15 +196,46 @@ def test_a_code_out_of_range_reads_the_nearest_entry():
 
 def test_columns_may_lie_on_several_devices(mesh):
   x, w = normal(3, 64), normal(64, 32, seed=1)
-  words, scale, offset, back = jax.jit(lambda w: quantized(w, 4, (32, 1), False))(w)
-  place = functools.partial(jax.device_put, device=NamedSharding(mesh, P(None, "data")))
-  y = jax.jit(functools.partial(quant_matmul, bits=4))(x, place(words), place(scale), place(offset))
-  assert y.sharding.spec == P(None, "data")
-  np.testing.assert_allclose(y, x @ np.asarray(back), atol=1e-5)
+  codes, codebooks = np.random.default_rng(2).integers(0, 16, (32, 8, 1)), normal(1, 16, 1, 8)
+
+  @jax.jit
+  def made(w):
+    return *quantized(w, 4, (32, 1), False), *ternary_weights(w)
+
+  words, scale, offset, back, signs, mean = made(w)
+
+  @jax.jit
+  def run(w, words, scale, offset, signs, codes):
+    return (
+      quant_matmul(x, words, scale, offset, bits=4),
+      ternary_matmul(x, signs, mean),
+      additive_matmul(x, codes, codebooks, jnp.ones((32, 1))),
+      fake_quant(w, scale, offset, 4),
+      dequantize_words(words, scale, offset, length=64, bits=4),
+      quantize_words(w, scale, offset, bits=4),
+    )
+
+  columns = NamedSharding(mesh, P(None, "data"))
+  given = jax.device_put((w, words, scale, offset, signs), columns)
+  rows = jax.device_put(codes, NamedSharding(mesh, P("data")))
+  program = run.lower(*given, rows).compile()
+  assert "all-gather" not in program.as_text()
+  product, ternary, additive, faked, unpacked, packed = program(*given, rows)
+  assert product.sharding.spec == packed.sharding.spec == P(None, "data")
+  np.testing.assert_allclose(product, x @ np.asarray(back), atol=1e-5)
+  step = np.abs(x).max(1, keepdims=True) / 127
+  whole = np.round(x / step) @ np.clip(np.round(w / mean), -1, 1)
+  np.testing.assert_allclose(ternary, whole * step * mean, atol=1e-5)
+  dense = codebooks[0, codes[..., 0], 0].reshape(32, 64)
+  np.testing.assert_allclose(additive, x @ dense.T, atol=1e-5)
+  for values in (faked, unpacked):
+    np.testing.assert_allclose(values, back, atol=1e-6)
+  np.testing.assert_array_equal(packed, words)
 
 
-def test_in_shard_map_gradients_of_shared_scales_add_up(mesh):
-  x, w = normal(8, 64), normal(64, 8, seed=1)
+def test_in_shard_map_gradients_of_shared_scales_add_up(mesh, monkeypatch):
+  monkeypatch.setattr(cpu, "WEIGHTS", 1)
+  x, w = normal(8, 128), normal(128, 8, seed=1)
   words, scale, offset, _ = jax.jit(lambda w: quantized(w, 4, (32, 1), False))(w)
 
   def grads(x, words, scale, offset):

@@ -105,6 +105,7 @@ def test_every_form_pops_what_was_pushed(precision, backend):
 
 def test_the_kernel_reads_damage_as_plain_jax_does_and_stays_in_range():
   words, counts, states, cdf, rows, _ = streams(70, 33, 9)
+  rows[::3, 4], rows[1::3, 4] = -1, 7  # Tables that are none.
   words = np.random.default_rng(2).integers(0, 1 << 16, words.shape).astype(np.uint32)
   counts = counts.copy()
   counts[:5], counts[5:9] = 0, 10_000  # No words at all; more than there are.
@@ -179,12 +180,6 @@ def test_wrong_calls_are_refused():
     rans_decode(words, counts, states, np.tile(cdf, (200, 1)), rows, 9, backend="interpret")
   with pytest.raises(ValueError, match=r"cdf must be \[R, K \+ 1\] .* got shape \(8,\)"):
     rans_decode(words, counts, states, cdf[0], rows, 9)
-
-
-def test_other_accelerators_are_given_plain_jax():
-  x = jax.ShapeDtypeStruct((10, 3), jnp.uint32)
-  push = jax.jit(lambda start, freq: tuple(rans_encode(start, freq, 16)))
-  assert "custom_call" not in jax.export.export(push, platforms=["cuda"])(x, x).mlir_module()
 
 
 @pytest.mark.parametrize("generation", topologies.GENERATIONS)
