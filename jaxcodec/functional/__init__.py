@@ -118,7 +118,7 @@ from jaxcodec.functional.rate import (
   soft_round_inverse as soft_round_inverse,
   uniform_noise as uniform_noise,
 )
-from jaxcodec.functional.recurrent import lstm as lstm
+from jaxcodec.functional.recurrent import lstm as lstm, reversed_rows as reversed_rows
 from jaxcodec.functional.scalar import (
   check_levels as check_levels,
   fsq_bound as fsq_bound,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxcodec.audio.code_lm import CodeLm
+from jaxcodec.data.taught import Taught, TaughtSound
 from jaxcodec.data.transcribed import LETTERS, Utterance
 from jaxcodec.fingerprint import module_config
 from jaxcodec.hub import native, picture
@@ -106,7 +107,9 @@ def of(config: Run) -> Task:
   return Task(
     module=config.codec,
     description=native.description(config.name, config.codec),
-    dtype="float32",
+    dtype=(
+      Taught("float32", "float32", "bool") if isinstance(config.data, TaughtSound) else "float32"
+    ),
     init=partial(state.init_state, config=config),
     step=partial(step.train_step, config=config),
     prepare=partial(codecs.with_kmeans, config=config),
