@@ -50,7 +50,7 @@ ARMS = {
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=200)
+  parser.add_argument("--steps", type=int, default=160)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--weight", type=float, default=3.0, help="of the teachers' loss")
   options = parser.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
     for name, weights in ARMS.items():
       config = config_of(weights, options.steps, options.weight)
       state = short_runs.train(config, batches, seed)
-      found = [short_runs.evaluate(config.codec, state, lesson.x[:120]) for lesson in lessons]
+      found = [short_runs.evaluate(config.codec, state, lesson.x[:48]) for lesson in lessons]
       agreed = agreement(np.asarray(state.average["quantizer"]["codebooks"][0]), found, lessons)
       rows[name].append([*agreed, found[1].mel, found[1].snr])
       terminal.say(f"seed {seed}: {name} {np.round(rows[name][-1], 3)}")
