@@ -34,7 +34,7 @@ class Packed(NamedTuple):
 
 def signal_of(batch):
   """The sound or the pictures of a batch that may hold more, as `Packed` does."""
-  return batch.x if isinstance(batch, tuple) else batch
+  return getattr(batch, "x", batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ class LSTM(nn.Module):
     y, states = x, []
     for i in range(self.num_layers):
       before = None if state is None else state[i]
-      y, after = F.lstm(y, *_weights(self, x.shape[-1], x.shape[-1], str(i)), before)
+      y, after = F.lstm(y, *_weights(self, x.shape[-1], x.shape[-1], str(i)), state=before)
       states.append(after)
     return y + x, tuple(states)
 

@@ -49,8 +49,8 @@ def check_distillation(config: Train, distillation: Distillation) -> None:
       f"distillation.stages={distillation.stages} for {count} weights "
       f"and {config.codec.num_codebooks} codebooks"
     )
-  by_files = isinstance(config.data, TaughtSound)
-  given = config.data.num_teachers if by_files else len(distillation.teachers)
+  data = config.data
+  given = data.num_teachers if isinstance(data, TaughtSound) else len(distillation.teachers)
   if given != count:
     raise ValueError(f"distillation has {count} weights, and there are {given} teachers")
 
