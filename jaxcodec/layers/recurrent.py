@@ -1,5 +1,7 @@
 """Recurrent layers that own their parameters."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -21,7 +23,7 @@ class LSTM(nn.Module):
     y, states = x, []
     for i in range(self.num_layers):
       before = None if state is None else state[i]
-      y, after = F.lstm(y, *_weights(self, x.shape[-1], x.shape[-1], str(i)), state=before)
+      y, after = F.lstm(y, *_weights(self, x.shape[-1], x.shape[-1], str(i)), before)
       states.append(after)
     return y + x, tuple(states)
 
@@ -55,7 +57,7 @@ class BidirectionalLSTM(nn.Module):
     return y + jnp.concatenate([x, x], axis=-1), ()
 
 
-def _weights(layer: nn.Module, features: int, width: int, name: str):
+def _weights(layer: nn.Module, features: int, width: int, name: str) -> tuple[Any, Any, Any]:
   """Input kernel, recurrent kernel and bias, as PyTorch begins them."""
   init = nn.initializers.uniform(2 * width**-0.5)
 
