@@ -129,7 +129,9 @@ def _step(model: nn.Module, steps: int):
     updates, state = optimizer.update(gradient, state)
     return batch_statistics(optax.apply_updates(params, updates), found), state
 
-  return jax.jit(init), jax.jit(step)
+  # It runs once a seed; on a CPU, optimizing its many draws takes far longer than they do.
+  quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+  return jax.jit(init, compiler_options=quick), jax.jit(step)
 
 
 def _begun(model: nn.Module, steps: int, seed: int):
