@@ -7,8 +7,8 @@ test; the 1.3 s from each clip's loudest point on, 128 frames. Arms have the sam
 augmentation (`training.classes`), steps and optimizer, and about the same parameters; the
 Transformer is pre-norm, its positions learnt, its answer of the mean over frames. "Without memory"
 is LMUFormer with a memory of one number over one frame. "68 %" is the answer after 87 frames.
-Work is that of products and convolutions as traced, spectra aside, for 128 frames at the published
-sizes: LMUFormer's own, and AST's layers (12 of 768) over as many frames, as over 16 x 16 patches.
+Work is that of products and convolutions as traced for 128 frames at the published sizes, spectra
+aside and the memory as a product: LMUFormer's own, and AST's layers (12 of 768) over as many frames.
 """
 
 import argparse
