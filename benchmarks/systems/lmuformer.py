@@ -8,7 +8,7 @@ augmentation (`training.classes`), steps and optimizer, and about the same param
 Transformer is pre-norm, its positions learnt, its answer of the mean over frames. "Without memory"
 is LMUFormer with a memory of one number over one frame. "68 %" is the answer after 87 frames.
 Work is that of products and convolutions as traced for 128 frames at the published sizes, spectra
-aside and the memory as a product: LMUFormer's own, and AST's layers (12 of 768) over as many frames.
+aside and the memory as a product: LMUFormer's own, and AST's layers (12 of 768) over as many.
 """
 
 import argparse
