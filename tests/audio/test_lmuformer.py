@@ -15,7 +15,7 @@ MODULES = {
   "plain": LmuFormer(LmuConfig(**SIZES, memory=6)),
   "spiking": LmuFormer(LmuConfig(**SIZES, memory=12, spiking=True)),
 }
-EVERY = pytest.mark.parametrize("name", MODULES)
+EVERY = pytest.mark.parametrize("name", ["plain", pytest.param("spiking", marks=pytest.mark.slow)])
 FRAMES = 14
 LENGTH = 400 + 160 * (FRAMES - 1) + 70  # What is left is no frame.
 
