@@ -215,6 +215,13 @@ def _parser() -> argparse.ArgumentParser:
   write.add_argument(
     "--head", choices=("ctc", "transducer"), help="default: the transducer, if any"
   )
+  kind = command("classify", cli_sound.classify, "Says what kind of sound a file is.")
+  kind.add_argument("input", help="any format soundfile reads; - for stdin")
+  kind.add_argument("--model", required=True, metavar="FILE|DIR", help="LMUFormer's .pth or a run")
+  kind.add_argument("--top", type=int, default=3, help="classes that are shown; default 3")
+  kind.add_argument(
+    "--frames", type=int, default=0, help="of 10 ms, to cut or fill the sound to; default all"
+  )
   stream = command("stream", _stream, "Codes and decodes raw samples from stdin to stdout, live.")
   stream.add_argument("--codec", default=terminal.SOUND_CODEC, **codec)
   stream.add_argument("--bitrate", type=float, metavar="KBPS", help="default: the codec's highest")

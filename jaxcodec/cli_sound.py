@@ -1,5 +1,5 @@
 """`jaxcodec encode` and `decode`: sound files to `.jxc` files or Lyra's packets, and back; and
-`continue` and `transcribe`: sound files that go on, and as text."""
+`continue`, `transcribe` and `classify`: sound files that go on, as text, and of what kind."""
 
 import argparse
 import io
@@ -250,3 +250,27 @@ def _load_lyra(name: str):
   if not isinstance(codec.module, Lyra):
     raise terminal.UsageError(f"{_PACKETS} files are for Lyra, and {name} is another codec")
   return codec
+
+
+def classify(options: argparse.Namespace) -> None:
+  source = terminal.source(options.input)
+  import jax
+  import numpy as np
+
+  from jaxcodec.audio import classifier, files
+  from jaxcodec.hub.classifier import load_classifier
+
+  loaded = load_classifier(options.model)
+  name = terminal.name(options.input)
+  reader = files.SoundReader(source, name, classifier.SAMPLE_RATE, 1)
+  if reader.change:
+    terminal.say(f"{name}: {reader.change}")
+  x = np.concatenate([np.zeros((1, 0, 1), np.float32), *reader.blocks()], axis=1)
+  run = jax.jit(classifier.classify, static_argnames=("module", "frames"))
+  try:
+    logits = run(loaded.module, loaded.params, x[..., 0], frames=options.frames)[0]
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  shares = np.asarray(jax.nn.sigmoid(logits))
+  for place in np.argsort(-shares)[: options.top]:
+    print(f"{shares[place]:.3f} {loaded.names[place]}")

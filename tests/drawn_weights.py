@@ -74,6 +74,31 @@ def _sound_of_size(name: str, u: np.ndarray) -> np.ndarray:
   return u * math.sqrt(3 / math.prod(u.shape[1:]))
 
 
+def draw_lmu(
+  names_and_shapes: dict[str, list[int]], seed: int, gain: float
+) -> dict[str, np.ndarray]:
+  """An array for each name of an LMUFormer's state dict; `gain` is of its matrices."""
+  words = np.random.PCG64(seed)
+  arrays = {}
+  for name, shape in names_and_shapes.items():
+    raw = words.random_raw(max(1, math.prod(shape))) >> np.uint64(40)
+    u = raw.astype(np.float64).reshape(shape) / 2**23 - 1  # In [-1, 1).
+    last = name.split(".")[-1]
+    if last == "num_batches_tracked":
+      arrays[name] = np.zeros(shape, np.int64)
+      continue
+    if last == "running_var":
+      u = 0.6 + 0.4 * u
+    elif last == "weight" and len(shape) == 1:
+      u = 1.2 + 0.3 * u
+    elif len(shape) > 1:
+      u = gain * u * math.sqrt(3 / math.prod(shape[1:]))
+    else:
+      u = 0.2 * u
+    arrays[name] = u.astype(np.float32)
+  return arrays
+
+
 def draw_signal(seed: int, *shape: int) -> np.ndarray:
   """Noise within [-0.5, 0.5)."""
   raw = np.random.PCG64(seed).random_raw(math.prod(shape)) >> np.uint64(40)

@@ -84,17 +84,17 @@ def _compiled(config: Train):
   return init, step
 
 
-def train(config: Train, batches: Sequence[np.ndarray], seed: int) -> TrainState:
+def train(config: Train, batches: Sequence, seed: int) -> TrainState:
   """The state after a run.
 
   Raises:
     RuntimeError: if a step was not finite.
   """
   init, step = _compiled(config)
-  key = jax.random.key(seed)
+  key, place = jax.random.key(seed), functools.partial(jax.tree.map, jnp.asarray)
   state = init(key)
   for i, batch in enumerate(batches):
-    state = codecs.with_kmeans(state, key, batches, i, jnp.asarray, config)
+    state = codecs.with_kmeans(state, key, batches, i, place, config)
     state, _ = step(state, batch, key)
   if int(state.skipped):
     raise RuntimeError(f"{int(state.skipped)} steps were not finite")

@@ -32,6 +32,11 @@ class Packed(NamedTuple):
   segments: np.ndarray
 
 
+def signal_of(batch):
+  """The sound or the pictures of a batch that may hold more, as `Packed` does."""
+  return getattr(batch, "x", batch)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sound:
   """Sound to learn from.

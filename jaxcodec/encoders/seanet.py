@@ -7,13 +7,20 @@ import flax.linen as nn
 
 from jaxcodec import functional as F
 from jaxcodec.layers.chain import Chain
+from jaxcodec.layers.recurrent import LSTM, BidirectionalLSTM
 from jaxcodec.layers.seanet import ResidualBlock, SEANetConfig
 
 
 class SEANetEncoder(nn.Module):
-  """[B, T, channels] -> ([B, ceil(T / hop_length), dimension], state)."""
+  """[B, T, channels] -> ([B, ceil(T / hop_length), dimension], state).
+
+  Attributes:
+    config: its shape.
+    bidirectional: whether its LSTM reads both ways, which takes whole signals.
+  """
 
   config: SEANetConfig
+  bidirectional: bool = False
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
@@ -27,6 +34,7 @@ class SEANetEncoder(nn.Module):
       width *= 2
       x = run(config.conv(width, 2 * stride, f"down_{i}", stride=stride), F.elu(x))
     if config.num_lstm_layers:
-      x = run(config.lstm("lstm"), x)
+      layer = BidirectionalLSTM if self.bidirectional else LSTM
+      x = run(layer(config.num_lstm_layers, name="lstm"), x)
     x = run(config.conv(config.dimension, config.last_kernel_size, "conv_out"), F.elu(x))
     return x, run.after

@@ -61,6 +61,12 @@ from jaxcodec.functional.kmeans import (
   lloyd as lloyd,
   residual_kmeans as residual_kmeans,
 )
+from jaxcodec.functional.legendre import (
+  impulse_response as impulse_response,
+  legendre_matrices as legendre_matrices,
+  legendre_memory as legendre_memory,
+  legendre_steps as legendre_steps,
+)
 from jaxcodec.functional.multiscale import (
   MultiScaleParameters as MultiScaleParameters,
   MultiScaleQuantized as MultiScaleQuantized,
@@ -118,7 +124,7 @@ from jaxcodec.functional.rate import (
   soft_round_inverse as soft_round_inverse,
   uniform_noise as uniform_noise,
 )
-from jaxcodec.functional.recurrent import lstm as lstm
+from jaxcodec.functional.recurrent import lstm as lstm, reversed_rows as reversed_rows
 from jaxcodec.functional.scalar import (
   check_levels as check_levels,
   fsq_bound as fsq_bound,
@@ -133,6 +139,10 @@ from jaxcodec.functional.scalar import (
   unpack_digits as unpack_digits,
 )
 from jaxcodec.functional.segments import overlap_add as overlap_add
+from jaxcodec.functional.spiking import (
+  leaky_integrate_and_fire as leaky_integrate_and_fire,
+  spike as spike,
+)
 from jaxcodec.functional.through import (
   rotate as rotate,
   straight_through as straight_through,

@@ -1,5 +1,7 @@
 """Log-mel spectra of speech, whole or in chunks."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -7,6 +9,41 @@ from jaxcodec.functional.spectral import mel_filterbank
 
 WINDOW, HOP, _FFT = 400, 160, 512  # Samples at 16 kHz: 25 ms, 10 ms, 32 ms.
 _BEFORE = WINDOW // 2 + 1  # Of the first frame's centre; one more sample for the difference.
+
+
+def kaldi_log_mel(x, num_bands: int = 128, state=None):
+  """Waves at 16 kHz [B, T] to `(natural logarithms [B, frames, bands], state)`, as Kaldi's fbank.
+
+  Frame k is of the 25 ms from sample 160 k on, and there is none that the signal does not fill:
+  max(0, 1 + (T - 400) // 160). Each is freed of its mean, differenced (x[n] - 0.97 x[n - 1], its
+  first sample taken twice), and under a Hann window; power; triangles in mel from 20 Hz on; a floor
+  of 2^-23.
+  Source: kaldi's feature-window.cc and mel-computations.cc with torchaudio's defaults, without
+  dither.
+
+  Args:
+    state: what the call for the chunk before returned; None at the start.
+  """
+  x = x if state is None else jnp.concatenate([state, x], axis=1)
+  frames = max(0, 1 + (x.shape[1] - WINDOW) // HOP)
+  rest = x[:, frames * HOP :]
+  y = x[:, HOP * np.arange(frames)[:, None] + np.arange(WINDOW)]
+  y = y - y.mean(axis=-1, keepdims=True)
+  y = y - 0.97 * jnp.concatenate([y[..., :1], y[..., :-1]], axis=-1)
+  spectrum = jnp.fft.rfft(y * jnp.asarray(np.hanning(WINDOW), x.dtype), _FFT)
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  return jnp.log(jnp.maximum(power @ _kaldi_filters(num_bands), 2.0**-23)), rest
+
+
+@functools.cache
+def _kaldi_filters(num_bands: int) -> np.ndarray:
+  """Triangles [_FFT // 2 + 1, bands] of peak 1, even and straight in 1127 ln(1 + f / 700)."""
+  mel = lambda hz: 1127 * np.log1p(hz / 700)  # noqa: E731
+  edges = np.linspace(mel(20.0), mel(8000.0), num_bands + 2)
+  bins = mel(np.arange(_FFT // 2 + 1) * 16_000 / _FFT)[:, None]
+  rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+  falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+  return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
 
 
 def log_mel(x, num_bands: int = 80, state=None, final: bool = True):

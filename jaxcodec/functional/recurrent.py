@@ -4,6 +4,18 @@ import jax
 import jax.numpy as jnp
 
 
+def reversed_rows(x, length=None):
+  """`x` [B, T, C] with the first `length` [B] steps of each row, None for all, backwards.
+
+  Steps that do not exist stay where they are.
+  """
+  if length is None:
+    return x[:, ::-1]
+  step = jnp.arange(x.shape[1])
+  place = jnp.where(step < length[:, None], length[:, None] - 1 - step, step)
+  return jnp.take_along_axis(x, place[..., None], axis=1)
+
+
 def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
   """One LSTM layer: x [B, T, D] -> (y [B, T, H], state), gates in the order i, f, g, o.
 

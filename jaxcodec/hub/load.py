@@ -8,6 +8,7 @@ from jaxcodec.errors import CodecError
 from jaxcodec.hub import (
   compressai,
   dac,
+  dm_codec,
   encodec,
   foreign,
   hifi_codec,
@@ -40,7 +41,8 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec | La
       theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
       directory that holds it; a `state_dict` of a CompressAI picture codec, as `.pth` or
       `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec,
-      WavTokenizer or Language-Codec; or a directory with the three `.tflite` files of Lyra V2.
+      WavTokenizer, Language-Codec, DM-Codec or SpeechTokenizer; or a directory with the three
+      `.tflite` files of Lyra V2.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -133,6 +135,8 @@ def _load_directory(directory: pathlib.Path, name: str) -> Codec | LatentCodec:
     return dac.load_dac(directory, name)
   if hifi_codec.is_hifi_codec(config):
     return hifi_codec.load_hifi_codec(directory, config, name)
+  if dm_codec.is_dm_codec(config):
+    return dm_codec.load_dm_codec(directory, config, name)
   raise CodecError(
     f"{directory} holds no codec known here: model_type {config.get('model_type')!r}"
   )

@@ -14,6 +14,7 @@ from safetensors.numpy import save as serialize
 
 from jaxcodec import atomic
 from jaxcodec.audio.dac import Dac
+from jaxcodec.audio.dm_codec import DmCodec
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.audio.hifi_codec import HiFiCodec
 from jaxcodec.audio.language_codec import LanguageCodec
@@ -33,6 +34,7 @@ _FORMAT = "jaxcodec"
 _VERSION = 1
 _SYSTEMS: dict[str, type[CodecModule]] = {
   "dac": Dac,
+  "dm-codec": DmCodec,
   "encodec": Encodec,
   "hifi-codec": HiFiCodec,
   "language-codec": LanguageCodec,

@@ -13,12 +13,15 @@ class Names(NamedTuple):
 
   start: str
   conv: str = "conv."
+  transposed: str = "conv."
 
 
 _ENCODER, _DECODER = Names("encoder.layers."), Names("decoder.layers.")
 
 
-def seanet_encoder(tensors: Tensors, net: SEANetConfig, names: Names = _ENCODER) -> dict[str, Any]:
+def seanet_encoder(
+  tensors: Tensors, net: SEANetConfig, names: Names = _ENCODER, *, bidirectional: bool = False
+) -> dict[str, Any]:
   """Parameters of `SEANetEncoder` from the numbered layers."""
   layers = _Layers(tensors, names, net)
   width = net.num_filters
@@ -30,7 +33,8 @@ def seanet_encoder(tensors: Tensors, net: SEANetConfig, names: Names = _ENCODER)
     params[f"down_{i}"] = layers.conv(width, 2 * width, 2 * stride)
     width *= 2
   if net.num_lstm_layers:
-    params["lstm"] = layers.lstm(width)
+    params["lstm"] = layers.lstm(width, bidirectional=bidirectional)
+    width *= 2 if bidirectional else 1
   layers.skip()
   params["conv_out"] = layers.conv(width, net.dimension, net.last_kernel_size)
   return params
@@ -70,7 +74,8 @@ class _Layers:
     return self._conv(prefix or self.skip(), shape, features_out, (2, 1, 0))
 
   def conv_transpose(self, features_in: int, features_out: int, width: int):
-    return self._conv(self.skip(), (features_in, features_out, width), features_out, (2, 0, 1))
+    shape = (features_in, features_out, width)
+    return self._conv(self.skip(), shape, features_out, (2, 0, 1), self.names.transposed)
 
   def residual(self, width: int) -> dict[str, Any]:
     prefix, inner = self.skip(), width // self.net.compress
@@ -82,18 +87,27 @@ class _Layers:
       params["shortcut"] = self.conv(width, width, 1, prefix + "shortcut.")
     return params
 
-  def lstm(self, width: int) -> dict[str, Any]:
+  def lstm(self, width: int, *, bidirectional: bool = False) -> dict[str, Any]:
     prefix, params = self.skip() + "lstm.", {}
+    ways = (("", ""), ("_back", "_reverse")) if bidirectional else (("", ""),)
     for i in range(self.net.num_lstm_layers):
-      for ours, theirs in (("input_kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
-        kernel = self.tensors.take(f"{prefix}{theirs}_l{i}", (4 * width, width))
-        params[f"{ours}_{i}"] = jnp.asarray(kernel.T)
-      biases = [self.tensors.take(f"{prefix}bias_{s}_l{i}", (4 * width,)) for s in ("ih", "hh")]
-      params[f"bias_{i}"] = jnp.asarray(biases[0] + biases[1])
+      features = width * len(ways) if i else width
+      for ours, theirs in ways:
+        for part, name, size in (
+          ("input_kernel", "weight_ih", features),
+          ("recurrent_kernel", "weight_hh", width),
+        ):
+          kernel = self.tensors.take(f"{prefix}{name}_l{i}{theirs}", (4 * width, size))
+          params[f"{part}_{i}{ours}"] = jnp.asarray(kernel.T)
+        names = [f"{prefix}bias_{part}_l{i}{theirs}" for part in ("ih", "hh")]
+        biases = [self.tensors.take(name, (4 * width,)) for name in names]
+        params[f"bias_{i}{ours}"] = jnp.asarray(biases[0] + biases[1])
     return params
 
-  def _conv(self, prefix: str, shape: tuple[int, ...], features: int, axes) -> dict[str, Any]:
-    name = prefix + self.names.conv
+  def _conv(
+    self, prefix: str, shape: tuple[int, ...], features: int, axes, part: str | None = None
+  ) -> dict[str, Any]:
+    name = prefix + (part or self.names.conv)
     kernel = folded_weight(self.tensors, name, shape)
     params: dict[str, Any] = {
       "kernel": jnp.asarray(kernel.transpose(axes)),

@@ -22,6 +22,7 @@ from jaxcodec.errors import CodecError
 _STORAGES = {
   "torch.DoubleStorage": np.float64,
   "torch.FloatStorage": np.float32,
+  "torch.ComplexFloatStorage": np.complex64,
   "torch.HalfStorage": np.float16,
   "torch.BFloat16Storage": ml_dtypes.bfloat16,
   "torch.LongStorage": np.int64,

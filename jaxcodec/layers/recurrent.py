@@ -1,6 +1,9 @@
 """Recurrent layers that own their parameters."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jaxcodec import functional as F
 
@@ -17,18 +20,52 @@ class LSTM(nn.Module):
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
     del final, length  # Nothing is padded, and no step sees a later one.
-    width = x.shape[-1]
-    init = nn.initializers.uniform(2 * width**-0.5)
-
-    def centred(key, shape):
-      return init(key, shape) - width**-0.5
-
     y, states = x, []
     for i in range(self.num_layers):
-      input_kernel = self.param(f"input_kernel_{i}", centred, (width, 4 * width))
-      recurrent_kernel = self.param(f"recurrent_kernel_{i}", centred, (width, 4 * width))
-      bias = self.param(f"bias_{i}", centred, (4 * width,))
       before = None if state is None else state[i]
-      y, after = F.lstm(y, input_kernel, recurrent_kernel, bias, before)
+      y, after = F.lstm(y, *_weights(self, x.shape[-1], x.shape[-1], str(i)), before)
       states.append(after)
     return y + x, tuple(states)
+
+
+class BidirectionalLSTM(nn.Module):
+  """A stack of LSTM layers, each read both ways: [B, T, D] -> ([B, T, 2 D], ()).
+
+  The input stands beside itself as the skip. A row that ends early is read backwards from its own
+  end. Source: SpeechTokenizer, https://arxiv.org/abs/2308.16692, modules/lstm.py of its code.
+
+  Attributes:
+    num_layers: layers, each way as wide as the input.
+
+  Raises:
+    ValueError: if x is but a part of a signal.
+  """
+
+  num_layers: int
+
+  @nn.compact
+  def __call__(self, x, state=None, final: bool = True, length=None):
+    if state is not None or not final:
+      raise ValueError("an LSTM that reads backwards needs the whole signal")
+    width, y = x.shape[-1], x
+    for i in range(self.num_layers):
+      ahead = _weights(self, y.shape[-1], width, str(i))
+      back = _weights(self, y.shape[-1], width, f"{i}_back")
+      forwards, _ = F.lstm(y, *ahead)
+      backwards, _ = F.lstm(F.reversed_rows(y, length), *back)
+      y = jnp.concatenate([forwards, F.reversed_rows(backwards, length)], axis=-1)
+    return y + jnp.concatenate([x, x], axis=-1), ()
+
+
+def _weights(layer: nn.Module, features: int, width: int, name: str) -> tuple[Any, Any, Any]:
+  """Input kernel, recurrent kernel and bias, as PyTorch begins them."""
+  init = nn.initializers.uniform(2 * width**-0.5)
+
+  def centred(key, shape):
+    return init(key, shape) - width**-0.5
+
+  return (
+    layer.param(f"input_kernel_{name}", centred, (features, 4 * width)),
+    layer.param(f"recurrent_kernel_{name}", centred, (width, 4 * width)),
+    layer.param(f"bias_{name}", centred, (4 * width,)),
+  )

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcodec.data.sound import Packed
+from jaxcodec.data.sound import Packed, signal_of
+from jaxcodec.data.taught import TaughtSound
 from jaxcodec.training import codebooks
 from jaxcodec.training.config import Train
+from jaxcodec.training.distillation import Distillation
 from jaxcodec.training.state import TrainState, output_terms
 
 
@@ -26,10 +28,31 @@ def check(config: Train) -> None:
     raise ValueError("no loss of the decoded signal has a weight: set losses.mel, .l1 or another")
   if weights.perceptual and weights.perceptual_loss is None:
     raise ValueError("losses.perceptual needs a losses.perceptual_loss")
+  distillation = config.distillation
+  if (distillation is None) == bool(weights.distillation):
+    raise ValueError("losses.distillation and a distillation go together")
+  if distillation is not None:
+    check_distillation(config, distillation)
   if config.adversary is None and (weights.adversarial or weights.features):
     raise ValueError("losses.adversarial and losses.features need an adversary")
   if weights.adaptive and ("adversarial" not in terms or weights.balanced):
     raise ValueError("losses.adaptive needs losses.adversarial, and no losses.balanced")
+
+
+def check_distillation(config: Train, distillation: Distillation) -> None:
+  """Raises ValueError for teachers that do not fit the codec or the data."""
+  if not hasattr(type(config.codec), "learnt"):
+    raise ValueError(f"{type(config.codec).__name__} learns from no teachers")
+  count = len(distillation.weights)
+  if len(distillation.stages) != count or max(distillation.stages) >= config.codec.num_codebooks:
+    raise ValueError(
+      f"distillation.stages={distillation.stages} for {count} weights "
+      f"and {config.codec.num_codebooks} codebooks"
+    )
+  data = config.data
+  given = data.num_teachers if isinstance(data, TaughtSound) else len(distillation.teachers)
+  if given != count:
+    raise ValueError(f"distillation has {count} weights, and there are {given} teachers")
 
 
 def with_kmeans(state: TrainState, key, data, step: int, place, config: Train) -> TrainState:
@@ -41,7 +64,8 @@ def with_kmeans(state: TrainState, key, data, step: int, place, config: Train) -
 
   @jax.jit
   def encode(params, batch):
-    x, segments = batch if isinstance(batch, Packed) else (batch, None)
+    segments = batch.segments if isinstance(batch, Packed) else None
+    x = signal_of(batch)
     z = config.codec.apply({"params": params}, x, method="latents")
     if segments is not None:
       # k-means passes over what is not finite.

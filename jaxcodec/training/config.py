@@ -14,8 +14,10 @@ from jax.sharding import PartitionSpec as P
 from jaxcodec.codec import CodecModule
 from jaxcodec.data.pictures import Pictures
 from jaxcodec.data.sound import Sound
+from jaxcodec.data.taught import TaughtSound
 from jaxcodec.data.videos import Videos
 from jaxcodec.training import losses
+from jaxcodec.training.distillation import Distillation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,7 @@ class Losses:
     adversarial, features: of the discriminators.
     commitment, codebook, entropy, rate: of the bottleneck; see `bottlenecks.Quantized`. `rate` is
       of the mean of its bits.
+    distillation: of the teachers' loss, see `Train.distillation`.
     balanced: decay of EnCodec's balancer, which then makes the weights of all terms but the
       bottleneck's shares of the gradient; 0 for plain weights.
     adaptive: whether `adversarial` is multiplied by VQGAN's weight, found at the decoder's last
@@ -138,6 +141,7 @@ class Losses:
   codebook: float = 0.0
   entropy: float = 0.0
   rate: float = 0.0
+  distillation: float = 0.0
   balanced: float = 0.0
   adaptive: bool = False
 
@@ -218,6 +222,7 @@ class Train:
     name: of the codec that comes out.
     codec: its module.
     data: what to learn from.
+    distillation: what codes learn from teachers.
     batch_size: rows of a step, over all devices and all of `accumulate`.
     accumulate: parts that a step's batch is taken in, their gradients averaged.
     remat: whether the blocks of encoder and decoder are computed again on the way back, which saves
@@ -234,13 +239,14 @@ class Train:
 
   name: str
   codec: CodecModule
-  data: Sound | Pictures | Videos
+  data: Sound | Pictures | Videos | TaughtSound
   batch_size: int
   num_steps: int
   optimizer: Adam | Muon
   losses: Losses
   adversary: Adversary | None = None
   quantization: Quantization = Quantization()
+  distillation: Distillation | None = None
   mesh: Mesh = Mesh()
   accumulate: int = 1
   remat: bool = False

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcodec.data.sound import Packed
+from jaxcodec.data.sound import signal_of
 from jaxcodec.training.config import Train
 from jaxcodec.training.state import TrainState
 
@@ -17,7 +17,7 @@ def diagnose(state: TrainState, batch, finite, config: Train) -> str:
   Args:
     finite: of the step's metrics.
   """
-  batch = batch.x if isinstance(batch, Packed) else batch
+  batch = signal_of(batch)
   if not bool(jnp.isfinite(batch).all()):
     return "the batch itself holds numbers that are not finite"
   layer = first_bad_layer(state.params, batch, config)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
 from jaxcodec.audio.sound_codec import SoundCodec
-from jaxcodec.data.sound import Packed
+from jaxcodec.data.sound import signal_of
 from jaxcodec.functional import spectral
 from jaxcodec.training.config import Train
 from jaxcodec.training.state import TrainState
@@ -26,7 +26,7 @@ def show(
 
   They go to `workdir/samples` and to TensorBoard, with spectrograms and the use of codes.
   """
-  batch = batch.x if isinstance(batch, Packed) else batch
+  batch = signal_of(batch)
   # On every process, as each has a part of what the first one shows.
   x, y, usage = _decoded(config, mesh)(state.average, batch, state.usage)
   if jax.process_index() > 0:

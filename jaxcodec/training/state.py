@@ -9,6 +9,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec import functional as F
+from jaxcodec.data.taught import Taught
 from jaxcodec.training import codebooks as codebooks_lib
 from jaxcodec.training.config import Train
 from jaxcodec.training.losses import BalancerState
@@ -59,7 +60,7 @@ def optimizers(config: Train, params) -> tuple[optax.GradientTransformation, Any
 
 def init_state(key, config: Train) -> TrainState:
   """The start of a run; under `jax.jit` with output shardings each device makes its part."""
-  module, shape = config.codec, config.data.shape(config.codec)
+  module, shape = config.codec, signal_shape(config)
   codec_key, other_key = jax.random.split(key)
   # Shapes of weights depend on no length, and a short signal compiles sooner.
   params = module.init(codec_key, jnp.zeros((1, *module.smallest)))["params"]
@@ -88,6 +89,12 @@ def init_state(key, config: Train) -> TrainState:
     skipped=zero,
     skipped_in_row=zero,
   )
+
+
+def signal_shape(config: Train) -> tuple[int, ...]:
+  """Of a row of a batch, without what else the data bring."""
+  shape = config.data.shape(config.codec)
+  return shape.x if isinstance(shape, Taught) else shape
 
 
 def plain_state(params, optimizer: optax.GradientTransformation) -> TrainState:

@@ -17,8 +17,9 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from jaxcodec import functional as F
-from jaxcodec.data.sound import Packed
-from jaxcodec.training import codebooks as codebooks_lib, losses
+from jaxcodec.data.sound import Packed, signal_of
+from jaxcodec.data.taught import Taught
+from jaxcodec.training import codebooks as codebooks_lib, distillation, losses
 from jaxcodec.training.config import Train
 from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, optimizers, output_terms
@@ -31,7 +32,7 @@ def train_step(state: TrainState, batch, key, *, config: Train) -> tuple[TrainSt
     state: what `init_state` or the last step gave; may be donated.
     batch: float32, sound `[B, T, C]` with T a multiple of the hop length, pictures `[B, H, W, C]`,
       or `data.sound.Packed` sound, whose frames without a clip count in no loss of the bottleneck
-      and in no codebook.
+      and in no codebook, or `data.taught.Taught` sound.
     key: of the run; what is drawn in a step follows from it and `state.step`.
     config: static.
 
@@ -171,9 +172,15 @@ def _accumulated(state: TrainState, batch, key, config: Train):
 
 def _gradients(state: TrainState, batch, key, config: Train) -> tuple[dict, dict]:
   """Gradients of codec and discriminators on one part of a batch, and what was found on the way."""
-  x, segments = batch if isinstance(batch, Packed) else (batch, None)
+  x = signal_of(batch)
   forward = functools.partial(
-    _forward, x=x, key=key, step=state.step, config=config, segments=segments
+    _forward,
+    x=x,
+    key=key,
+    step=state.step,
+    config=config,
+    segments=batch.segments if isinstance(batch, Packed) else None,
+    lesson=batch if isinstance(batch, Taught) else None,
   )
   (y, _), backward, aux = jax.vjp(forward, state.params, has_aux=True)
   weights: dict[str, float | jax.Array] = {**output_terms(config)}
@@ -204,7 +211,7 @@ def _gradients(state: TrainState, batch, key, config: Train) -> tuple[dict, dict
   return {"codec": codec_gradients} | discriminator_gradients, aux | {"balancer": balancer}
 
 
-def _forward(params, *, x, key, step, config: Train, segments=None):
+def _forward(params, *, x, key, step, config: Train, segments=None, lesson=None):
   """`((y, weighted loss of the bottleneck), aux)` of a batch x; `segments` as of `Packed`."""
   quantization, weights = config.quantization, config.losses
   active = {}
@@ -224,10 +231,14 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
     z = codec.latents(x.astype(dtype))
     quantized = codec.quantizer(z, exists, **active)
     z_q = jnp.where(passes.reshape(-1, *(1,) * (z.ndim - 1)), z, quantized.z.astype(dtype))
-    return z, codec.signal(z_q).astype(jnp.float32), quantized
+    taught = None
+    if config.distillation is not None:
+      given = z.astype(jnp.float32), quantized.codes, x, lesson
+      taught = distillation.loss(codec, *given, config.distillation)
+    return z, codec.signal(z_q).astype(jnp.float32), quantized, taught
 
   with rematerialized(config.remat):
-    z, y, quantized = config.codec.apply({"params": params}, method=run)
+    z, y, quantized, taught = config.codec.apply({"params": params}, method=run)
   if y.shape != x.shape:
     # DAC's decoder lacks samples at the end where a stride is odd.
     y = jnp.pad(y[:, : x.shape[1]], ((0, 0), (0, max(0, x.shape[1] - y.shape[1])), (0, 0)))
@@ -239,6 +250,8 @@ def _forward(params, *, x, key, step, config: Train, segments=None):
   for name, loss in (("codebook", quantized.codebook_loss), ("entropy", quantized.entropy_loss)):
     if loss is not None and getattr(weights, name):
       parts[name] = loss
+  if taught is not None:
+    parts["distillation"] = taught
   if quantized.bits is not None and weights.rate:
     parts["rate"] = quantized.bits.mean()
   side = using * sum(getattr(weights, name) * loss for name, loss in parts.items())

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxcodec.audio.code_lm import CodeLm
+from jaxcodec.data.labelled import Example
+from jaxcodec.data.taught import Taught, TaughtSound
 from jaxcodec.data.transcribed import LETTERS, Utterance
 from jaxcodec.fingerprint import module_config
 from jaxcodec.hub import native, picture
 from jaxcodec.training import (
+  classes,
   codecs,
   diagnosis,
   principal,
@@ -19,12 +22,13 @@ from jaxcodec.training import (
   state,
   step,
 )
+from jaxcodec.training.classes import TrainClassifier
 from jaxcodec.training.config import Train
 from jaxcodec.training.rate_distortion import TrainPictures
 from jaxcodec.training.sequences import TrainCodes
 from jaxcodec.training.speech import TrainSpeech
 
-Run = Train | TrainCodes | TrainSpeech | TrainPictures
+Run = Train | TrainCodes | TrainSpeech | TrainPictures | TrainClassifier
 
 
 class Task(NamedTuple):
@@ -60,6 +64,8 @@ def check(config: Run) -> None:
     codecs.check(config)
   elif isinstance(config, TrainPictures):
     rate_distortion.check(config)
+  elif isinstance(config, TrainClassifier):
+    classes.check(config)
   elif isinstance(config, TrainCodes) and not 0 <= config.drop_read < 1:
     raise ValueError(f"drop_read={config.drop_read} must be at least 0 and less than 1")
 
@@ -75,6 +81,18 @@ def of(config: Run) -> Task:
       dtype=Utterance("float32", "int32", "int32"),
       init=partial(speech.init_state, config=config),
       step=partial(speech.train_step, config=config),
+      prepare=lambda state, *_: state,
+      diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
+      show=lambda *_: None,
+    )
+  if isinstance(config, TrainClassifier):
+    module = {"name": config.name, "system": "lmuformer", "names": config.data.names}
+    return Task(
+      module=config.model,
+      description=module | {"module": module_config(config.model)},
+      dtype=Example("float32", "int32"),
+      init=partial(classes.init_state, config=config),
+      step=partial(classes.train_step, config=config),
       prepare=lambda state, *_: state,
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
@@ -106,7 +124,9 @@ def of(config: Run) -> Task:
   return Task(
     module=config.codec,
     description=native.description(config.name, config.codec),
-    dtype="float32",
+    dtype=(
+      Taught("float32", "float32", "bool") if isinstance(config.data, TaughtSound) else "float32"
+    ),
     init=partial(state.init_state, config=config),
     step=partial(step.train_step, config=config),
     prepare=partial(codecs.with_kmeans, config=config),

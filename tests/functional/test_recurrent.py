@@ -40,6 +40,15 @@ def test_lstm_is_its_definition(steps, d, h, starts):
   np.testing.assert_allclose(after[1], last_c, atol=1e-5)
 
 
+def test_rows_are_reversed_within_their_own_lengths():
+  x = normal(3, 5, 2)
+  want = np.stack([row.copy() for row in x])
+  for row, length in zip(want, (5, 1, 3), strict=True):
+    row[:length] = row[:length][::-1]
+  np.testing.assert_array_equal(F.reversed_rows(x, np.array([5, 1, 3])), want)
+  np.testing.assert_array_equal(F.reversed_rows(x), x[:, ::-1])
+
+
 def test_lstm_in_parts_equals_the_whole():
   x = normal(2, 9, 3)
   whole, end = F.lstm(x, *weights(3, 5))

@@ -10,6 +10,7 @@ from jaxcodec import functional as F
 from jaxcodec.decoders.seanet import SEANetDecoder
 from jaxcodec.encoders.seanet import SEANetEncoder
 from jaxcodec.layers.conv import Conv1d, ConvTranspose1d
+from jaxcodec.layers.norms import BatchNorm, batch_statistics
 from jaxcodec.layers.recurrent import LSTM
 from jaxcodec.layers.seanet import ResidualBlock, SEANetConfig
 
@@ -139,3 +140,31 @@ def test_a_later_sample_changes_no_earlier_latent_of_a_causal_encoder():
   z, z_changed = (np.asarray(apply(variables, s)[0]) for s in (x, changed))
   np.testing.assert_array_equal(z[:, :2], z_changed[:, :2])
   assert (z[:, 2:] != z_changed[:, 2:]).all()
+
+
+def test_a_batch_is_normalised_by_itself_and_its_statistics_are_handed_over():
+  x = normal(2, 5, 3) * np.array([1, 2, 3], np.float32) + 1
+  layer = BatchNorm(name="norm")
+  params = {key: normal(3, seed=i) for i, key in enumerate(("scale", "bias", "mean", "variance"))}
+  params["variance"] = 0.5 + np.abs(params["variance"])
+
+  @jax.jit
+  def run(params, x):
+    found = {}
+    y = layer.apply({"params": params}, x, found)
+    moved = batch_statistics({"": params}, found)[""]
+    return layer.apply({"params": params}, x), y, moved
+
+  plain, y, moved = run(params, x)
+  scale, bias = params["scale"], params["bias"]
+  want = (x - params["mean"]) / np.sqrt(params["variance"] + 1e-5) * scale + bias
+  np.testing.assert_allclose(plain, want, atol=1e-5)
+  rows = x.reshape(10, 3).astype(np.float64)
+  want = (x - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5) * scale + bias
+  np.testing.assert_allclose(y, want, atol=1e-5)
+  # A tenth of the batch's, whose variance is unbiased, as in PyTorch.
+  mean = 0.9 * params["mean"] + 0.1 * rows.mean(axis=0)
+  np.testing.assert_allclose(moved["mean"], mean, atol=1e-6)
+  variance = 0.9 * params["variance"] + 0.1 * rows.var(axis=0, ddof=1)
+  np.testing.assert_allclose(moved["variance"], variance, rtol=1e-5)
+  np.testing.assert_array_equal(moved["scale"], scale)

@@ -2,8 +2,8 @@
 
 Command: python tests/recorded/make_neural.py --sources DIR [--only CASE] [--out FILE]
 
-DIR holds checkouts of github.com/yangdongchao/AcademiCodec, jishengpeng/WavTokenizer and
-jishengpeng/Languagecodec; besides, torch and einops. Weights are not
+DIR holds checkouts of github.com/yangdongchao/AcademiCodec, jishengpeng/WavTokenizer,
+jishengpeng/Languagecodec and mubtasimahasan/DM-Codec; besides, torch and einops. Weights are not
 recorded but drawn anew (`drawn_weights.draw_sound`) from the names and shapes that are, and so are
 signals. Keys are CASE/ARRAY. Widths that a program fixes are made small in its text.
 """
@@ -231,7 +231,71 @@ def language_codec(sources: pathlib.Path) -> dict[str, np.ndarray]:
   return vocos_case(parts, 5, ({}, backbone, head), 20, 2, 5, 32)
 
 
+def dm_codec(sources: pathlib.Path) -> dict[str, np.ndarray]:
+  """Two rows of seven frames and a part, narrow; and the losses that compare with teachers."""
+  root = sources / "DM-Codec"
+  package("codec", root / "codec")
+  package("codec.trainer", root / "codec/trainer")
+  program = importlib.import_module("codec.model")
+  losses = run_source(
+    root / "codec/trainer/loss.py",
+    "dm_codec_loss",
+    ("import torchaudio", ""),
+    ("import matplotlib.pylab as plt", ""),
+    # There is no such function; trainer.py has the right one.
+    ("torch.functional.l1_loss", "torch.nn.functional.l1_loss"),
+  )
+  config = {
+    "n_filters": 4,
+    "strides": [8, 5, 4, 2],
+    "dimension": 16,
+    "semantic_dimension": 12,
+    "bidirectional": True,
+    "dilation_base": 2,
+    "residual_kernel_size": 3,
+    "n_residual_layers": 1,
+    "lstm_layers": 2,
+    "activation": "ELU",
+    "codebook_size": 32,
+    "n_q": 4,
+    "sample_rate": 16_000,
+  }
+  model = program.Model(config)
+  state = {name: list(x.shape) for name, x in model.state_dict().items()}
+  drawn = {name: torch.from_numpy(x) for name, x in draw_sound(state, 7).items()}
+  model.load_state_dict(drawn)
+  model.eval()
+  x = torch.from_numpy(draw_signal(8, 2, 8 * 320 - 9))[:, None]
+  with torch.no_grad():
+    z = model.encoder(x)
+    mean, spread = z.mean(dim=(0, 2)), z.std(dim=(0, 2))
+    for stage, layer in enumerate(model.quantizer.vq.layers):
+      book = layer._codebook
+      book.inited.fill_(1)
+      entries = spread * 2 * torch.from_numpy(draw_signal(20 + stage, 32, 16))
+      book.embed.copy_(mean * (stage == 0) + entries)
+    codes = model.encode(x)
+    y, _, first = model(x, layers=[0])
+    _, _, third = model(x, layers=[2])
+    teacher = torch.from_numpy(draw_signal(31, 2, 7, 12))
+    student = torch.from_numpy(draw_signal(32, 2, 8, 12))
+  print("use of codes", [len(np.unique(code)) for code in codes.numpy()])
+  return {
+    "shapes": json.dumps(state),
+    "config": json.dumps(config),
+    "codebooks": np.stack([x._codebook.embed.numpy() for x in model.quantizer.vq.layers]),
+    "latents": z.numpy().transpose(0, 2, 1),
+    "codes": codes.numpy().transpose(1, 2, 0).astype(np.int16),
+    "wave": y.numpy()[:, 0],
+    "first": first.numpy(),
+    "third": third.numpy(),
+    "by_feature": losses.d_axis_distill_loss(student, teacher).numpy(),
+    "by_frame": losses.t_axis_distill_loss(student, teacher).numpy(),
+  }
+
+
 CASES = {
+  "dm_codec": dm_codec,
   "hifi_codec": hifi_codec,
   "wavtokenizer": wavtokenizer,
   "language_codec": language_codec,
