@@ -40,9 +40,8 @@ def test_sharding_left_to_the_compiler_takes_the_plain_form_and_shard_map_the_ke
   assert automatic.output_shardings == rows
   by_hand = jax.shard_map(add, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"))
   y = x.update(sharding=NamedSharding(mesh, P()))
-  assert (
-    len(topologies.kernels(jax.jit(by_hand).lower(x, y.update(shape=(16, 128))).compile())) == 1
-  )
+  mapped = topologies.compiled(jax.jit(by_hand).lower(x, y.update(shape=(16, 128))))
+  assert len(topologies.kernels(mapped)) == 1
 
 
 def test_other_platforms_run_the_plain_form(mesh):
