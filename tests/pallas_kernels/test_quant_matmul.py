@@ -252,14 +252,16 @@ def test_in_shard_map_gradients_of_shared_scales_add_up(mesh, monkeypatch):
 
 
 def test_no_rows_give_no_rows():
-  words = jnp.zeros((8, 5), jnp.int32)
-  one = jnp.ones((1, 1))
-  assert quant_matmul(jnp.zeros((2, 0, 64)), words, one, bits=4).shape == (2, 0, 5)
-  assert ternary_matmul(jnp.zeros((0, 64)), words[:8], one).shape == (0, 5)
-  codes = jnp.zeros((6, 8, 1), int)
-  assert additive_matmul(
-    jnp.zeros((0, 64)), codes, jnp.zeros((1, 4, 1, 8)), jnp.ones((6, 1))
-  ).shape == (0, 6)
+  words, one = np.zeros((8, 5), np.int32), np.ones((1, 1), np.float32)
+  codes, codebooks = np.zeros((6, 8, 1), np.int32), np.zeros((1, 4, 1, 8), np.float32)
+
+  @jax.jit
+  def run(x):
+    y = quant_matmul(x, words, one, bits=4), ternary_matmul(x, words, one)
+    return *y, additive_matmul(x, codes, codebooks, np.ones((6, 1), np.float32))
+
+  shapes = [y.shape for y in run(np.zeros((2, 0, 64), np.float32))]
+  assert shapes == [(2, 0, 5), (2, 0, 5), (2, 0, 6)]
 
 
 def test_bad_input_is_named():
