@@ -23,6 +23,17 @@ def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
   return jnp.moveaxis(y, 0, 1), state
 
 
+def bidirectional_lstm(x, forward, backward):
+  """One layer in both directions: [B, T, D] -> [B, T, 2H], the forward half first.
+
+  Args:
+    forward, backward: `(input_kernel, recurrent_kernel, bias)`, as of `lstm`.
+  """
+  ahead, _ = lstm(x, *forward)
+  back, _ = lstm(x[:, ::-1], *backward)
+  return jnp.concatenate([ahead, back[:, ::-1]], axis=-1)
+
+
 def _cell(c, gates):
   i, f, g, o = jnp.split(gates, 4, axis=-1)
   c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
