@@ -86,9 +86,10 @@ class SemantiCodec(SoundCodec):
 
   @property
   def signal_width(self) -> int:
-    # A window's attention and spectra, over its samples: measured at the published sizes.
-    vocoder = self.diffusion.vocoder
-    return vocoder.width // 2 ** len(vocoder.strides)
+    # Of the vocoder, or of the decoder of latents over the samples of a frame of its spectrum.
+    config, vocoder = self.diffusion, self.diffusion.vocoder
+    spectrum = -(-config.vae.width * config.bands // F.KALDI_HOP)
+    return max(vocoder.width // 2 ** len(vocoder.strides), spectrum)
 
   def setup(self):
     if self.stack not in (1, 2, 4) or self.num_codebooks != 2:

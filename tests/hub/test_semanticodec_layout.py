@@ -166,14 +166,6 @@ def test_the_rate_is_of_the_rows_that_the_codebook_has(codec):
   assert codec.module.hop_length == 2560
 
 
-@pytest.mark.slow
-def test_our_own_form_holds_the_same_codec(codec, tmp_path):
-  jaxcodec.save(codec, tmp_path / "ours")
-  ours = jaxcodec.load(tmp_path / "ours")
-  assert ours.module == codec.module
-  jax.tree.map(np.testing.assert_array_equal, ours.params, codec.params)
-
-
 def error_of(directory, **parts):
   with pytest.raises(jaxcodec.CodecError) as caught:
     jaxcodec.load(write(directory, **parts))

@@ -230,13 +230,11 @@ def drawn_noises() -> np.ndarray:
 
 
 def helpers() -> dict[str, np.ndarray]:
-  """Windows of tokens, joined waves, and stacked grids, from numbers that count."""
+  """Windows of tokens, and joined waves."""
   import torch
 
   encoder_lib = importlib.import_module("semanticodec.modules.encoder.encoder")
   ddpm = importlib.import_module(f"{DIFFUSION}.models.ddpm")
-  utils = importlib.import_module("semanticodec.utils")
-  grid = torch.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
   windows = {}
   split = encoder_lib.AudioMAEConditionQuantResEncoder.long_token_split_window
   for length in (5, 512, 513, 992, 993, 1500):
@@ -246,8 +244,6 @@ def helpers() -> dict[str, np.ndarray]:
   waves = [draw_signal(40 + i, 1, 1, 4000) for i in range(3)]
   joined = ddpm.overlap_add_waveform([wave.copy() for wave in waves], overlap_duration=0.015625)
   return {
-    "pairs": utils.concat_1x2(grid).numpy(),
-    "squares": utils.concat_2x2(grid).numpy(),
     "windows": json.dumps(windows),
     "joined": joined[0, 0].astype(np.float32),
   }
