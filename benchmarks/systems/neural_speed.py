@@ -19,7 +19,12 @@ import numpy as np
 import jaxcodec
 from jaxcodec import terminal
 
-CONFIGS = ("hifi_codec_24khz", "wavtokenizer_24khz", "language_codec_24khz")
+CONFIGS = (
+  "hifi_codec_24khz",
+  "wavtokenizer_24khz",
+  "language_codec_24khz",
+  "semanticodec_16khz",
+)
 
 
 def main() -> None:

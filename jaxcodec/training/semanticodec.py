@@ -29,8 +29,12 @@ from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
 _MESH = Mesh()
-_FIXED = (("encoder", "positions"), ("quantizer", "centroids"), ("quantizer", "acoustic"))
-_FIXED += (("decoder", "latent_scale"),)
+_FIXED = (
+  ("encoder", "positions"),
+  ("quantizer", "centroids"),
+  ("quantizer", "acoustic"),
+  ("decoder", "latent_scale"),
+)
 _SECOND = (("quantizer",), ("decoder", "unet"))
 
 
@@ -229,8 +233,7 @@ def _with_book(params, book):
 
 def _gradients(loss, config: TrainSemantic, trees, x, key):
   run = functools.partial(loss, config=config, x=x, key=key)
-  run = jax.checkpoint(run) if config.remat else run
-  return jax.grad(run, has_aux=True)(trees)
+  return jax.grad(jax.checkpoint(run) if config.remat else run, has_aux=True)(trees)
 
 
 def _first_loss(trees, *, config: TrainSemantic, x, key):
