@@ -265,7 +265,7 @@ def _vocoder(read: Reader, config: LatentDiffusionConfig) -> dict[str, Any]:
   net, width = config.vocoder, config.vocoder.width
   params: dict[str, Any] = {"conv_in": read.taps("conv_pre", config.bands, width, 7)}
   number = 0
-  for i, (stride, taps) in enumerate(zip(net.strides, net.kernel_sizes, strict=True)):
+  for i, taps in enumerate(net.kernel_sizes):
     name = f"ups.{i}"
     found = read.tensors.shape(f"{_VOCODER}{name}.weight")[2]
     kernel = read.take(f"{name}.weight", (width, width // 2, found)).transpose(2, 0, 1)
@@ -283,5 +283,4 @@ def _vocoder(read: Reader, config: LatentDiffusionConfig) -> dict[str, Any]:
         for u in range(len(net.dilations))
       }
       number += 1
-    del stride
   return params | {"conv_out": read.taps("conv_post", width, 1, 7)}
