@@ -248,15 +248,17 @@ def memory_needed(stream: Stream, codec: Codec, held: int = 0) -> int:
   """Bytes that decoding takes by what a file says of itself, estimated.
 
   Its largest chunk's codes on their way; the network at work on a block of ten seconds of all rows,
-  or on all there is if it decodes only whole signals, with four copies of the widest thing at the
-  signal's rate, as measured; and `held` samples of each row.
+  on a window, or on all there is if it decodes only whole signals, with four copies of the widest
+  thing at the signal's rate, as measured; and `held` samples of each row.
   """
   frames = min(stream.num_frames, stream.frames_per_chunk)
   codes = stream.batch * frames * len(stream.codebook_sizes)
   longest = max(1, CHUNK_SECONDS * stream.sample_rate // stream.hop_length)
   if not (codec.module.decoder_streams or stream.segment_frames):
     longest = stream.num_frames
-  block = stream.batch * min(stream.num_frames, longest) * stream.hop_length
+  # A window is filled up.
+  at_once = codec.module.window_frames or min(stream.num_frames, longest)
+  block = stream.batch * at_once * stream.hop_length
   width = 4 * codec.module.signal_width
   return 24 * codes + 4 * (width * block + stream.batch * held * stream.channels)
 

@@ -2,9 +2,9 @@
 
 The codes are those of the whole signal and so, to rounding, are the samples: a codec carries its
 state from chunk to chunk (see `codec.encode_chunk`); one that cuts the signal into segments does
-some segments at a time. A half of a codec that sees all of a signal at once is given the whole, and
-memory then grows with it. Chunks have one shape, and the last one is filled up to one of a few, so
-that few compilations serve every length.
+some segments at a time, one that has windows a window. A half of a codec that sees all of a signal
+at once is given the whole, and memory then grows with it. Chunks have one shape, and the last one
+is filled up to one of a few, so that few compilations serve every length.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,6 +29,9 @@ Coded = tuple[np.ndarray, np.ndarray | None]
 def chunk_frames(codec: Codec, seconds: float) -> int:
   """Frames of a chunk of about `seconds`: whole segments, for a codec that has them."""
   module = codec.module
+  if module.window_frames:
+    windows = round(seconds * codec.sample_rate / codec.hop_length / module.window_frames)
+    return max(1, windows) * module.window_frames
   if not module.segment_frames:
     return max(1, round(seconds * codec.sample_rate / codec.hop_length))
   return max(1, round(seconds * codec.sample_rate / module.segment_stride)) * module.segment_frames
@@ -49,6 +52,8 @@ def shapes(codec: Codec, num_samples: int, frames: int) -> tuple[int, ...]:
   """Equal for signals that are coded in the same shapes: what compiled for one serves the other."""
   if codec.module.segment_frames:
     return (num_samples,)
+  if codec.module.window_frames:
+    return (codec.module.window_frames,)
   count = codec.module.num_frames(num_samples)
   if not codec.module.encoder_streams:
     return (rounded_up(count),)
@@ -73,7 +78,10 @@ def encode_blocks(
   """
   if codec.module.segment_frames:
     return _encode_segments(codec, blocks, frames, bitrate)
-  encode = _encode_stream if codec.module.encoder_streams else _encode_whole
+  if codec.module.window_frames:
+    encode = _encode_windows
+  else:
+    encode = _encode_stream if codec.module.encoder_streams else _encode_whole
   codes = encode(codec, blocks, frames, bitrate)
   return ((chunk, None) for chunk, _ in regroup(codes, frames))
 
@@ -89,6 +97,8 @@ def decode_blocks(
   """
   if codec.module.segment_frames:
     waves = _decode_segments(codec, chunks, frames, num_samples)
+  elif codec.module.window_frames:
+    waves = _decode_windows(codec, (codes for codes, _ in chunks))
   elif codec.module.decoder_streams:
     waves = _decode_stream(codec, (codes for codes, _ in chunks), frames)
   else:
@@ -125,6 +135,12 @@ def span(codec: Codec, num_samples: int, first: int, stop: int) -> Span:
   if module.segment_frames:
     return _span_of_segments(codec, num_samples, first, stop)
   hop, count = codec.hop_length, module.num_frames(num_samples)
+  if module.window_frames:
+    # From the first window that the first sample lies in to the last of the last one.
+    size, stride = module.window_frames, module.window_stride
+    start = max(0, -(-(first // hop - size + 1) // stride)) * stride
+    end = min(count, (stop - 1) // hop // stride * stride + size)
+    return Span(start, end, start * hop, min(num_samples, end * hop) - start * hop)
   if not module.decoder_streams:
     return Span(0, count, 0, num_samples)
   reach = module.decoder_reach
@@ -226,6 +242,36 @@ def _decode_whole(codec: Codec, chunks: list[np.ndarray]) -> Iterator[np.ndarray
   codes = np.pad(codes, ((0, 0), (0, rounded_up(count) - count), (0, 0)), constant_values=-1)
   length = np.full(codes.shape[0], count * codec.hop_length)
   yield np.asarray(_decode(codec, codes, length=length))[:, : count * codec.hop_length]
+
+
+def _encode_windows(codec: Codec, blocks, frames: int, bitrate) -> Iterator[np.ndarray]:
+  del frames  # They are regrouped by the caller.
+  hop, size = codec.hop_length, codec.module.window_frames * codec.hop_length
+  for x, _ in regroup(blocks, size):
+    filled = np.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0)))
+    yield np.asarray(_encode(codec, filled, bitrate=bitrate))[:, : -(-x.shape[1] // hop)]
+
+
+def _decode_windows(codec: Codec, chunks) -> Iterator[np.ndarray]:
+  module, hop = codec.module, codec.hop_length
+  size, stride = module.window_frames, module.window_stride
+  rise = np.linspace(0, 1, (size - stride) * hop, dtype=np.float32)[:, None]
+  held, tail = None, None
+  for codes, final in regroup(chunks, stride):
+    held = codes if held is None else np.concatenate([held, codes], axis=1)
+    # A window is the last one if no more codes follow than fit.
+    while held.shape[1] > size or (final and held.shape[1]):
+      count, window = held.shape[1], held[:, :size]
+      window = np.pad(window, ((0, 0), (0, size - window.shape[1]), (0, 0)), constant_values=-1)
+      y = np.array(_decode(codec, window))[:, : min(count, size) * hop]
+      if tail is not None:
+        over = min(tail.shape[1], y.shape[1])
+        y[:, :over] = y[:, :over] * rise[:over] + tail[:, :over] * rise[::-1][:over]
+      if count <= size:
+        yield y
+        return
+      yield y[:, : stride * hop]
+      held, tail = held[:, stride:], y[:, stride * hop :]
 
 
 def _filling(codec: Codec, count: int, frames: int, final: bool) -> tuple[int, dict[str, Any]]:

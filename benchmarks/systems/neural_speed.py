@@ -1,10 +1,10 @@
 """Speed on a CPU, and compilation for TPU v5e, of neural sound codecs at their published sizes.
 
-Command: python -m benchmarks.systems.neural_speed [--only NAME] [--seconds 10] [--tpu]
+Command: python -m benchmarks.systems.neural_speed [--only NAME] [--seconds 10] [--tpu | --work]
 
 Weights are random. One row of sound; the best of three runs after one that compiles, as a multiple
 of real time. `--tpu` compiles both halves for one v5e chip instead and says how long it took; it
-needs `jax[tpu]` and no TPU.
+needs `jax[tpu]` and no TPU. `--work` counts the operations of products and convolutions as traced.
 """
 
 import argparse
@@ -18,8 +18,15 @@ import numpy as np
 
 import jaxcodec
 from jaxcodec import terminal
+from jaxcodec.training import operations
 
-CONFIGS = ("hifi_codec_24khz", "wavtokenizer_24khz", "language_codec_24khz", "dm_codec_16khz")
+CONFIGS = (
+  "hifi_codec_24khz",
+  "wavtokenizer_24khz",
+  "language_codec_24khz",
+  "dm_codec_16khz",
+  "semanticodec_16khz",
+)
 
 
 def main() -> None:
@@ -27,14 +34,17 @@ def main() -> None:
   parser.add_argument("--only", choices=CONFIGS)
   parser.add_argument("--seconds", type=float, default=10.0)
   parser.add_argument("--tpu", action="store_true")
+  parser.add_argument("--work", action="store_true")
   options = parser.parse_args()
   unit = "compiled for v5e, s" if options.tpu else "times real time"
+  unit = "GFLOP a second of sound" if options.work else unit
   print(f"| configuration | million parameters | encode, {unit} | decode, {unit} |")
   print("|---|---:|---:|---:|")
   for name in [options.only] if options.only else CONFIGS:
     module = importlib.import_module(f"configs.{name}").get_config().codec
     length = round(options.seconds * module.sample_rate)
-    figures = (compile_seconds if options.tpu else speed)(module, length)
+    measure = compile_seconds if options.tpu else work if options.work else speed
+    figures = measure(module, length)
     shapes = jax.tree.leaves(shapes_of(module).params)
     millions = sum(int(np.prod(leaf.shape)) for leaf in shapes) / 1e6
     print(f"| `{name}` | {millions:.1f} | {figures[0]:.1f} | {figures[1]:.1f} |", flush=True)
@@ -73,6 +83,16 @@ def speed(module, length: int) -> tuple[float, float]:
       times.append(time.perf_counter() - start)
     found.append(length / module.sample_rate / min(times))
   return found[0], found[1]
+
+
+def work(module, length: int) -> tuple[float, float]:
+  """GFLOP a second of sound."""
+  codec, x = shapes_of(module), jax.ShapeDtypeStruct((1, length, 1), jnp.float32)
+  codes = jax.eval_shape(jaxcodec.encode, codec, x)
+  traced = jax.make_jaxpr(jaxcodec.encode)(codec, x), jax.make_jaxpr(jaxcodec.decode)(codec, codes)
+  scale = 1e-9 * module.sample_rate / length
+  encode, decode = (scale * operations.flops(found.jaxpr) for found in traced)
+  return encode, decode
 
 
 def compile_seconds(module, length: int) -> tuple[float, float]:

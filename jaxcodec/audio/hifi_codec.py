@@ -16,9 +16,8 @@ import jax.numpy as jnp
 
 from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.bottlenecks import GroupResidualVQ
-from jaxcodec.layers import reach
+from jaxcodec.decoders.hifigan import HifiGan, HifiGanConfig, ResidualBlock, conv
 from jaxcodec.layers.chain import Chain
-from jaxcodec.layers.conv import Conv1d, ConvTranspose1d
 from jaxcodec.layers.norms import TimeGroupNorm
 from jaxcodec.layers.reach import Reach
 
@@ -52,15 +51,16 @@ class HiFiConfig:
   dimension: int = 512
 
   @property
-  def decoder_reach(self) -> Reach:
-    """Latents that a sample of the decoder depends on."""
-    found, widest = reach.conv(Reach(), 7, causal=False), max(self.block_kernels)
-    for stride, kernel_size in zip(self.strides, self.kernel_sizes, strict=True):
-      for dilation in self.dilations:
-        found = reach.conv(found, widest, causal=False)
-        found = reach.conv(found, widest, dilation, causal=False)
-      found = reach.conv_transpose(found, kernel_size, stride, causal=False)
-    return reach.conv(found, 7, causal=False)
+  def decoder(self) -> HifiGanConfig:
+    """The generator, which the encoder mirrors."""
+    return HifiGanConfig(
+      width=self.decoder_width,
+      strides=self.strides[::-1],
+      kernel_sizes=self.kernel_sizes[::-1],
+      block_kernels=self.block_kernels,
+      dilations=self.dilations,
+      last_slope=_SLOPE,
+    )
 
 
 class HiFiCodec(SoundCodec):
@@ -94,7 +94,7 @@ class HiFiCodec(SoundCodec):
 
   @property
   def decoder_reach(self) -> Reach:
-    return self.net.decoder_reach
+    return self.net.decoder.reach
 
   def setup(self):
     if self.num_codebooks % self.num_groups:
@@ -106,7 +106,7 @@ class HiFiCodec(SoundCodec):
       self.codebook_size,
       self.net.dimension,
     )
-    self.decoder = HiFiDecoder(self.net)
+    self.decoder = HifiGan(self.net.decoder)
 
   def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
     """As `SoundCodec.encode_chunk` of a whole signal; zeros fill up the last frame, at the input.
@@ -130,50 +130,14 @@ class HiFiEncoder(nn.Module):
   def __call__(self, x, state=None, final: bool = True, length=None):
     config, width = self.config, self.config.encoder_width
     run = Chain(state, final, length)
-    x = run(_conv(width, 7, "conv_in"), x)
+    x = run(conv(width, 7, "conv_in"), x)
     for i, (stride, taps) in enumerate(zip(config.strides, config.kernel_sizes, strict=True)):
       width *= 2
       x = nn.leaky_relu(x, _SLOPE)
-      x = run(_conv(width, taps, f"down_{i}", stride=stride), x)
+      x = run(conv(width, taps, f"down_{i}", stride=stride), x)
       x = run(Normed(config, name=f"blocks_{i}"), x)
     x = nn.leaky_relu(x, _LAST_SLOPE)
-    return run(_conv(config.dimension, 3, "conv_out"), x), run.after
-
-
-class HiFiDecoder(nn.Module):
-  """[B, F, dimension] -> ([B, F * hop_length, 1], state), within (-1, 1)."""
-
-  config: HiFiConfig
-
-  @nn.compact
-  def __call__(self, z, state=None, final: bool = True, length=None):
-    config, width = self.config, self.config.decoder_width
-    run = Chain(state, final, length)
-    x = run(_conv(width, 7, "conv_in"), z)
-    layers = reversed(tuple(zip(config.strides, config.kernel_sizes, strict=True)))
-    for i, (stride, taps) in enumerate(layers):
-      width //= 2
-      up = ConvTranspose1d(width, taps, stride, causal=False, name=f"up_{i}")
-      x = run(up, nn.leaky_relu(x, _SLOPE))
-      x = run(Mean(config, name=f"blocks_{i}"), x)
-    x = run(_conv(1, 7, "conv_out"), nn.leaky_relu(x, _SLOPE))
-    return jnp.tanh(x), run.after
-
-
-class Mean(nn.Module):
-  """The mean of parallel residual blocks of different kernels."""
-
-  config: HiFiConfig
-
-  @nn.compact
-  def __call__(self, x, state=None, final: bool = True, length=None):
-    config, run = self.config, Chain(state, final, length)
-    branches = []
-    for i, taps in enumerate(config.block_kernels):
-      # Each branch takes the same steps.
-      run.length = length
-      branches.append(run(ResidualBlock(taps, config.dilations, name=f"block_{i}"), x))
-    return sum(run.level(*branches)) / len(branches), run.after
+    return run(conv(config.dimension, 3, "conv_out"), x), run.after
 
 
 class Normed(nn.Module):
@@ -188,37 +152,3 @@ class Normed(nn.Module):
       total = total + run(ResidualBlock(taps, config.dilations, name=f"block_{i}"), x)
       total = run(TimeGroupNorm(x.shape[-1] // config.group_width, name=f"norm_{i}"), total)
     return total / len(config.block_kernels), run.after
-
-
-class ResidualBlock(nn.Module):
-  """Residual units in turn, one a dilation; HiFi-GAN's first kind of block."""
-
-  taps: int
-  dilations: tuple[int, ...]
-
-  @nn.compact
-  def __call__(self, x, state=None, final: bool = True, length=None):
-    run = Chain(state, final, length)
-    for i, dilation in enumerate(self.dilations):
-      x = run(ResidualUnit(self.taps, dilation, name=f"unit_{i}"), x)
-    return x, run.after
-
-
-class ResidualUnit(nn.Module):
-  """x + conv(leaky(conv(leaky(x)))), the inner convolution dilated."""
-
-  taps: int
-  dilation: int
-
-  @nn.compact
-  def __call__(self, x, state=None, final: bool = True, length=None):
-    run, width = Chain(state, final, length), x.shape[-1]
-    inner = _conv(width, self.taps, "conv_0", dilation=self.dilation)
-    y = run(inner, nn.leaky_relu(x, _SLOPE))
-    y = run(_conv(width, self.taps, "conv_1"), nn.leaky_relu(y, _SLOPE))
-    return run.add(x, y), run.after
-
-
-def _conv(features: int, taps: int, name: str, **window: int) -> Conv1d:
-  """A centred convolution of a signal between zeros."""
-  return Conv1d(features, taps, causal=False, name=name, **window)

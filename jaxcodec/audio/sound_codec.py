@@ -84,6 +84,16 @@ class SoundCodec(nn.Module):
     return 0
 
   @property
+  def window_frames(self) -> int:
+    """Frames of a window, for a codec that codes each alone and joins their sound; else 0."""
+    return 0
+
+  @property
+  def window_stride(self) -> int:
+    """Frames between windows in decoding, as many as a window or fewer: these are cross-faded."""
+    return self.window_frames
+
+  @property
   def signal_width(self) -> int:
     """Channels of the decoder at the signal's rate, which its memory goes by."""
     raise NotImplementedError

@@ -34,7 +34,10 @@ class SEANetEncoder(nn.Module):
       width *= 2
       x = run(config.conv(width, 2 * stride, f"down_{i}", stride=stride), F.elu(x))
     if config.num_lstm_layers:
-      layer = BidirectionalLSTM if self.bidirectional else LSTM
-      x = run(layer(config.num_lstm_layers, name="lstm"), x)
+      layers = config.num_lstm_layers
+      if self.bidirectional:
+        x = run(BidirectionalLSTM(x.shape[-1], layers, skip=True, name="lstm"), x)
+      else:
+        x = run(LSTM(layers, name="lstm"), x)
     x = run(config.conv(config.dimension, config.last_kernel_size, "conv_out"), F.elu(x))
     return x, run.after

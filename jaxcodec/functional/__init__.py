@@ -36,6 +36,15 @@ from jaxcodec.functional.conv import (
   same_conv_transpose as same_conv_transpose,
   same_depthwise_conv as same_depthwise_conv,
 )
+from jaxcodec.functional.diffusion import (
+  Schedule as Schedule,
+  clean_shares as clean_shares,
+  ddim as ddim,
+  ddim_schedule as ddim_schedule,
+  diffused as diffused,
+  guided as guided,
+  step_embedding as step_embedding,
+)
 from jaxcodec.functional.factorized import (
   FactorizedCodebooks as FactorizedCodebooks,
   FactorizedLosses as FactorizedLosses,
@@ -48,6 +57,7 @@ from jaxcodec.functional.inverse_spectral import (
   inverse_frames as inverse_frames,
   overlap_frames as overlap_frames,
 )
+from jaxcodec.functional.kaldi import KALDI_HOP as KALDI_HOP, kaldi_log_mel as kaldi_log_mel
 from jaxcodec.functional.key_value import (
   mean_entries as mean_entries,
   mean_values as mean_values,
@@ -124,7 +134,7 @@ from jaxcodec.functional.rate import (
   soft_round_inverse as soft_round_inverse,
   uniform_noise as uniform_noise,
 )
-from jaxcodec.functional.recurrent import lstm as lstm, reversed_rows as reversed_rows
+from jaxcodec.functional.recurrent import bidirectional_lstm as bidirectional_lstm, lstm as lstm
 from jaxcodec.functional.scalar import (
   check_levels as check_levels,
   fsq_bound as fsq_bound,
@@ -138,7 +148,8 @@ from jaxcodec.functional.scalar import (
   soft_clamp as soft_clamp,
   unpack_digits as unpack_digits,
 )
-from jaxcodec.functional.segments import overlap_add as overlap_add
+from jaxcodec.functional.segments import cross_fade as cross_fade, overlap_add as overlap_add
+from jaxcodec.functional.sinusoids import grid_sinusoids as grid_sinusoids, sinusoids as sinusoids
 from jaxcodec.functional.spiking import (
   leaky_integrate_and_fire as leaky_integrate_and_fire,
   spike as spike,

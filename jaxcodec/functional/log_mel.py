@@ -5,9 +5,10 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcodec.functional.spectral import mel_filterbank
+from jaxcodec.functional.spectral import mel_filterbank, stft_magnitude
 
 WINDOW, HOP, _FFT = 400, 160, 512  # Samples at 16 kHz: 25 ms, 10 ms, 32 ms.
+_LONG = 1024
 _BEFORE = WINDOW // 2 + 1  # Of the first frame's centre; one more sample for the difference.
 
 
@@ -73,3 +74,17 @@ def log_mel(x, num_bands: int = 80, state=None, final: bool = True):
   power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
   filters = mel_filterbank(16_000, _FFT, num_bands, slaney=True)
   return jnp.log(power @ filters + 2.0**-24), rest
+
+
+def vocoder_log_mel(x, num_bands: int):
+  """Waves at 16 kHz [B, T] to natural logarithms [B, T // 160, bands], as vocoders are given them.
+
+  Frame k is centred at sample 160 k of a wave reflected at its ends; a Hann window of 1024 samples;
+  magnitudes; Slaney's filters of area 1 up to 8 kHz; a floor of 1e-5.
+  Source: Tacotron 2's `TacotronSTFT`, as AudioLDM and HiFi-GAN have it.
+  """
+  padded = jnp.pad(x, ((0, 0), (_LONG // 2, _LONG // 2)), mode="reflect")
+  # There the window is as it is, not of unit energy: the mean of its square is 3/8.
+  magnitude = stft_magnitude(padded, _LONG, HOP)[:, : x.shape[1] // HOP] * (3 / 8 * _LONG) ** 0.5
+  filters = mel_filterbank(16_000, _LONG, num_bands, slaney=True)
+  return jnp.log(jnp.maximum(magnitude @ filters, 1e-5))

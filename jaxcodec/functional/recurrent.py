@@ -4,18 +4,6 @@ import jax
 import jax.numpy as jnp
 
 
-def reversed_rows(x, length=None):
-  """`x` [B, T, C] with the first `length` [B] steps of each row, None for all, backwards.
-
-  Steps that do not exist stay where they are.
-  """
-  if length is None:
-    return x[:, ::-1]
-  step = jnp.arange(x.shape[1])
-  place = jnp.where(step < length[:, None], length[:, None] - 1 - step, step)
-  return jnp.take_along_axis(x, place[..., None], axis=1)
-
-
 def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
   """One LSTM layer: x [B, T, D] -> (y [B, T, H], state), gates in the order i, f, g, o.
 
@@ -33,6 +21,30 @@ def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
   gates = jnp.moveaxis(x @ input_kernel + bias, 1, 0)
   y, state = _recur(gates, recurrent_kernel, state)
   return jnp.moveaxis(y, 0, 1), state
+
+
+def bidirectional_lstm(x, forward, backward, length=None):
+  """One layer in both directions: [B, T, D] -> [B, T, 2H], the forward half first.
+
+  Args:
+    forward, backward: `(input_kernel, recurrent_kernel, bias)`, as of `lstm`.
+    length: `[B]`, steps of each row that exist; None for all.
+  """
+  ahead, _ = lstm(x, *forward)
+  back, _ = lstm(_reversed(x, length), *backward)
+  return jnp.concatenate([ahead, _reversed(back, length)], axis=-1)
+
+
+def _reversed(x, length):
+  """`x` [B, T, C] with the first `length` [B] steps of each row, None for all, backwards.
+
+  Steps that do not exist stay where they are.
+  """
+  if length is None:
+    return x[:, ::-1]
+  step = jnp.arange(x.shape[1])
+  place = jnp.where(step < length[:, None], length[:, None] - 1 - step, step)
+  return jnp.take_along_axis(x, place[..., None], axis=1)
 
 
 def _cell(c, gates):

@@ -37,3 +37,32 @@ def overlap_add(segments, stride: int, length: int, sizes=None):
 
   total = add(weights)
   return jnp.where(total > 0, add(segments * weights) / jnp.where(total > 0, total, 1), 0)
+
+
+def cross_fade(segments, stride: int, present=None):
+  """Joins segments, where two overlap along a line from the one to the other.
+
+  Args:
+    segments: `[B, S, N, C]`, segment s starting at sample `s * stride`.
+    stride: samples between starts, with `N <= 2 * stride`.
+    present: bool `[B, S]`, those that a row has, from its first on; None for all. The last one
+      that a row has is not faded out.
+
+  Returns:
+    `[B, (S - 1) * stride + N, C]`, zero where no segment is.
+  """
+  batch, count, size, channels = segments.shape
+  if size > 2 * stride:
+    raise ValueError(f"segments of {size} overlap more than once at stride {stride}")
+  if present is None:
+    present = jnp.ones((batch, count), bool)
+  overlap = size - stride
+  rise = jnp.concatenate([jnp.linspace(0, 1, overlap), jnp.ones(stride)])
+  follows = jnp.pad(present[:, 1:], ((0, 0), (0, 1)))
+  first = (jnp.arange(count) == 0)[:, None]
+  weight = jnp.where(first, 1, rise) * jnp.where(follows[..., None], rise[::-1], 1)
+  x = segments * jnp.where(present[..., None], weight, 0)[..., None]
+  y = jnp.pad(x[:, :, :stride], ((0, 0), (0, 1), (0, 0), (0, 0)))
+  tail = jnp.pad(x[:, :, stride:], ((0, 0), (1, 0), (0, stride - overlap), (0, 0)))
+  y = (y + tail).reshape(batch, -1, channels)
+  return y[:, : (count - 1) * stride + size]

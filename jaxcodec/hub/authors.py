@@ -36,7 +36,7 @@ def read_weights(directory: pathlib.Path, wanted: tuple[str, ...]) -> Tensors:
   content = read_torch(found[0])
   if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
     content = content["state_dict"]
-  tensors = Tensors(found[0], dict(_flat(content)))
+  tensors = Tensors(found[0], dict(flat_arrays(content)))
   tensors.keep(wanted)
   return tensors
 
@@ -46,10 +46,10 @@ def _is_archive(path: pathlib.Path) -> bool:
     return file.read(4) == _ARCHIVE
 
 
-def _flat(content: Any, prefix: str = "", depth: int = 8):
-  """`(name, array)` of nested dicts; what else they hold is no weight."""
+def flat_arrays(content: Any, prefix: str = "", depth: int = 8):
+  """`(name, array)` of nested dicts, names joined by dots; what else they hold is no weight."""
   if isinstance(content, np.ndarray):
     yield prefix, content
   elif isinstance(content, dict) and depth:
     for key, value in content.items():
-      yield from _flat(value, f"{prefix}.{key}" if prefix else str(key), depth - 1)
+      yield from flat_arrays(value, f"{prefix}.{key}" if prefix else str(key), depth - 1)

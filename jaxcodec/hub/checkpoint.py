@@ -94,6 +94,10 @@ class Tensors:
     """Passes over an array that is known and not needed."""
     self._left.discard(name)
 
+  def drop(self, prefixes: tuple[str, ...]) -> None:
+    """Passes over all arrays whose names start with one of `prefixes`."""
+    self._left = {name for name in self._left if not name.startswith(prefixes)}
+
   def keep(self, prefixes: tuple[str, ...]) -> None:
     """Passes over all arrays but those whose names start with one of `prefixes`."""
     self._left = {name for name in self._left if name.startswith(prefixes)}

@@ -17,6 +17,7 @@ from jaxcodec.hub import (
   native,
   picture,
   run,
+  semanticodec,
   vocos,
 )
 from jaxcodec.hub.checkpoint import read_config
@@ -41,8 +42,8 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec | La
       theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
       directory that holds it; a `state_dict` of a CompressAI picture codec, as `.pth` or
       `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec,
-      WavTokenizer, Language-Codec, DM-Codec or SpeechTokenizer; or a directory with the three
-      `.tflite` files of Lyra V2.
+      WavTokenizer, Language-Codec, DM-Codec or SpeechTokenizer; a directory with the three
+      `.tflite` files of Lyra V2; or one with SemantiCodec's two checkpoints and a codebook.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
 
   Raises:
@@ -91,6 +92,8 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec | LatentCodec:
     name = directory.resolve().name
     if lyra.is_lyra(directory):
       return lyra.load_lyra(directory, name, exact=exact)
+    if semanticodec.is_semanticodec(directory):
+      return semanticodec.load_semanticodec(directory, name)
     return _load_directory(directory, name)
   if directory.suffix in (".pth", ".tar") and directory.is_file():
     return _load_torch(directory)

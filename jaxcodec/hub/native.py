@@ -21,6 +21,7 @@ from jaxcodec.audio.language_codec import LanguageCodec
 from jaxcodec.audio.lyra import Lyra
 from jaxcodec.audio.lyra_exact import LyraExact
 from jaxcodec.audio.mimi import Mimi
+from jaxcodec.audio.semanticodec import SemantiCodec
 from jaxcodec.audio.wavtokenizer import WavTokenizer
 from jaxcodec.codec import Codec, CodecModule
 from jaxcodec.errors import CodecError
@@ -41,6 +42,7 @@ _SYSTEMS: dict[str, type[CodecModule]] = {
   "lyra": Lyra,
   "lyra-exact": LyraExact,
   "mimi": Mimi,
+  "semanticodec": SemantiCodec,
   "vqgan": Vqgan,
   "wavtokenizer": WavTokenizer,
 }

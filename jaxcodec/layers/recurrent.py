@@ -29,32 +29,34 @@ class LSTM(nn.Module):
 
 
 class BidirectionalLSTM(nn.Module):
-  """A stack of LSTM layers, each read both ways: [B, T, D] -> ([B, T, 2 D], ()).
+  """A stack of LSTM layers, each read both ways: [B, T, D] -> ([B, T, 2 features], ()).
 
-  The input stands beside itself as the skip. A row that ends early is read backwards from its own
-  end. Source: SpeechTokenizer, https://arxiv.org/abs/2308.16692, modules/lstm.py of its code.
+  A row that ends early is read backwards from its own end.
 
   Attributes:
-    num_layers: layers, each way as wide as the input.
+    features: of each way.
+    num_layers: layers.
+    skip: whether the input, as wide as `features`, stands beside itself as the skip. Source:
+      SpeechTokenizer, https://arxiv.org/abs/2308.16692, modules/lstm.py of its code.
 
   Raises:
     ValueError: if x is but a part of a signal.
   """
 
+  features: int
   num_layers: int
+  skip: bool = False
 
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
     if state is not None or not final:
       raise ValueError("an LSTM that reads backwards needs the whole signal")
-    width, y = x.shape[-1], x
+    y = x
     for i in range(self.num_layers):
-      ahead = _weights(self, y.shape[-1], width, str(i))
-      back = _weights(self, y.shape[-1], width, f"{i}_back")
-      forwards, _ = F.lstm(y, *ahead)
-      backwards, _ = F.lstm(F.reversed_rows(y, length), *back)
-      y = jnp.concatenate([forwards, F.reversed_rows(backwards, length)], axis=-1)
-    return y + jnp.concatenate([x, x], axis=-1), ()
+      ahead = _weights(self, y.shape[-1], self.features, str(i))
+      back = _weights(self, y.shape[-1], self.features, f"{i}_back")
+      y = F.bidirectional_lstm(y, ahead, back, length)
+    return y + jnp.concatenate([x, x], axis=-1) if self.skip else y, ()
 
 
 def _weights(layer: nn.Module, features: int, width: int, name: str) -> tuple[Any, Any, Any]:

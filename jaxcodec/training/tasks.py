@@ -17,6 +17,7 @@ from jaxcodec.training import (
   principal,
   rate_distortion,
   samples,
+  semanticodec,
   sequences,
   speech,
   state,
@@ -25,10 +26,11 @@ from jaxcodec.training import (
 from jaxcodec.training.classes import TrainClassifier
 from jaxcodec.training.config import Train
 from jaxcodec.training.rate_distortion import TrainPictures
+from jaxcodec.training.semanticodec import TrainSemantic
 from jaxcodec.training.sequences import TrainCodes
 from jaxcodec.training.speech import TrainSpeech
 
-Run = Train | TrainCodes | TrainSpeech | TrainPictures | TrainClassifier
+Run = Train | TrainCodes | TrainSpeech | TrainPictures | TrainClassifier | TrainSemantic
 
 
 class Task(NamedTuple):
@@ -66,6 +68,8 @@ def check(config: Run) -> None:
     rate_distortion.check(config)
   elif isinstance(config, TrainClassifier):
     classes.check(config)
+  elif isinstance(config, TrainSemantic):
+    semanticodec.check(config)
   elif isinstance(config, TrainCodes) and not 0 <= config.drop_read < 1:
     raise ValueError(f"drop_read={config.drop_read} must be at least 0 and less than 1")
 
@@ -108,6 +112,19 @@ def of(config: Run) -> Task:
       step=partial(sequences.train_step, config=config),
       prepare=lambda state, *_: state,
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
+      show=lambda *_: None,
+    )
+  if isinstance(config, TrainSemantic):
+    return Task(
+      module=config.codec,
+      description=native.description(config.name, config.codec),
+      dtype="float32",
+      init=partial(semanticodec.init_state, config=config),
+      step=partial(semanticodec.train_step, config=config),
+      prepare=partial(semanticodec.begun, config=config),
+      diagnose=lambda state, _, finite: diagnosis.bad_numbers(
+        (state.params, state.discriminators), finite
+      ),
       show=lambda *_: None,
     )
   if isinstance(config, TrainPictures):

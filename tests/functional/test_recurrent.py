@@ -40,13 +40,14 @@ def test_lstm_is_its_definition(steps, d, h, starts):
   np.testing.assert_allclose(after[1], last_c, atol=1e-5)
 
 
-def test_rows_are_reversed_within_their_own_lengths():
-  x = normal(3, 5, 2)
-  want = np.stack([row.copy() for row in x])
-  for row, length in zip(want, (5, 1, 3), strict=True):
-    row[:length] = row[:length][::-1]
-  np.testing.assert_array_equal(F.reversed_rows(x, np.array([5, 1, 3])), want)
-  np.testing.assert_array_equal(F.reversed_rows(x), x[:, ::-1])
+def test_rows_are_read_backwards_from_their_own_ends():
+  x, ways = normal(3, 5, 3), (weights(3, 5), weights(3, 5))
+  together = F.bidirectional_lstm(x, *ways, np.array([5, 1, 3]))
+  for row, got, length in zip(x, together, (5, 1, 3), strict=True):
+    alone = F.bidirectional_lstm(row[None, :length], *ways)[0]
+    np.testing.assert_allclose(got[:length], alone, atol=1e-6)
+    back = F.lstm(row[None, :length][:, ::-1], *ways[1])[0][0, ::-1]
+    np.testing.assert_allclose(alone[:, 5:], back, atol=1e-6)
 
 
 def test_lstm_in_parts_equals_the_whole():
