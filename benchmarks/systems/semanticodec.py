@@ -35,7 +35,7 @@ from benchmarks.systems.short_runs import spread
 from jaxcodec import functional as F, terminal
 from jaxcodec.bottlenecks import VQ
 from jaxcodec.encoders.mae import MaeConfig, MaeEncoder, MaePredictor, masked_error
-from jaxcodec.layers.recurrent import BiLSTM
+from jaxcodec.layers.recurrent import BidirectionalLSTM
 from pallas_kernels import nearest_code
 
 RATE, ENTRIES, BATCH = 16_000, 256, 16
@@ -224,7 +224,7 @@ class Arm(nn.Module):
   acoustic: bool
 
   def setup(self):
-    self.lstm = BiLSTM(MAE.width, 1)
+    self.lstm = BidirectionalLSTM(MAE.width, 1)
     self.project = nn.Dense(MAE.width, use_bias=False)
     self.quantizer = VQ(ENTRIES, MAE.width)
     widths = (128,) * 5 + (MAE.patch**2,)
@@ -232,7 +232,8 @@ class Arm(nn.Module):
 
   def rest(self, features, entries):
     """What acoustic tokens code."""
-    return self.project(self.lstm(jnp.concatenate([features, self.semantic * entries], axis=-1)))
+    pair = jnp.concatenate([features, self.semantic * entries], axis=-1)
+    return self.project(self.lstm(pair)[0])
 
   def __call__(self, features, entries):
     """`(patches [B, N, size^2], what the bottleneck found)`."""
