@@ -98,6 +98,7 @@ def test_chunks_of_real_speech_have_the_very_codes_of_the_whole(codec, data):
       assert is_tie(codec, np.asarray(latents)[0, -1], whole[0, frame], found[0, frame])
 
 
+@pytest.mark.slow
 def test_decoded_chunks_equal_the_decoded_whole(codec, data):
   (wave,) = read_clips(data, 1)
   codes = jax.jit(jaxcodec.encode)(codec, wave[None, : 8 * 16_000, None])

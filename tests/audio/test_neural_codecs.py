@@ -129,6 +129,7 @@ def test_rows_of_their_own_lengths_are_coded_as_if_alone(name):
   np.testing.assert_allclose(waves[1, :LENGTH], wave[1, :LENGTH], atol=1e-5)
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_half_that_streams_does_so_in_chunks_and_the_other_refuses(name):
   codec, (x, codes, wave) = codec_of(name), whole(name)

@@ -279,6 +279,7 @@ def test_another_prior_is_found():
     container.encode_chunk(container.Header(streams=(stream,)), 0, codes, scales, other)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found():
   stream = make_stream(num_frames=23, metadata={"title": "A talk"})
   several = make_files([stream] * 2, [make_chunks(stream)] * 2, metadata={"year": "2026"})

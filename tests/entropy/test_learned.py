@@ -50,6 +50,7 @@ CHUNKS = [drawn_codes(2, 50, 3), drawn_codes(1, 3, 3, seed=1), drawn_codes(1, 37
 SHAPES = [codes.shape for codes in CHUNKS]
 
 
+@pytest.mark.slow
 def test_chunks_of_any_length_and_batch_come_back():
   payloads = learned.encode(PRIOR, CHUNKS)
   for codes, found in zip(CHUNKS, learned.decode(PRIOR, payloads, SHAPES), strict=True):

@@ -157,6 +157,7 @@ def test_causal_conv_in_chunks_equals_the_whole(data, width, stride, dilation, p
   np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad_mode", ["reflect", "replicate", "zero"])
 @pytest.mark.parametrize(("width", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (3, 1, 3)])
 @given(data=st.data())
@@ -179,6 +180,7 @@ def test_a_row_may_start_anew_while_another_goes_on(data, width, stride, dilatio
   np.testing.assert_allclose(got[:1, steps:], fresh, **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad_mode", ["zero", "reflect"])
 @pytest.mark.parametrize(("width", "stride", "dilation"), WINDOWS)
 @given(data=st.data())
@@ -198,6 +200,7 @@ def test_same_conv_in_chunks_equals_the_whole(data, width, stride, dilation, pad
   np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "stride"), [(4, 2), (10, 5), (5, 2), (2, 2), (7, 2)])
 @given(data=st.data())
 @few

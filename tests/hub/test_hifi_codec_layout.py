@@ -37,6 +37,7 @@ def codec(tmp_path_factory):
   return jaxcodec.load(write(tmp_path_factory.mktemp("hifi")))
 
 
+@pytest.mark.slow
 def test_latents_codes_and_wave_are_those_of_the_authors_program(codec):
   assert isinstance(codec.module, HiFiCodec)
   x = draw_signal(2, 2, 8 * 320)[..., None]

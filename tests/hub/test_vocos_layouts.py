@@ -61,6 +61,7 @@ def error_of(directory):
   return message
 
 
+@pytest.mark.slow
 @EVERY
 def test_latents_codes_and_wave_are_those_of_the_authors_program(codecs, case):
   codec, want, (cls, seed, hop, rates) = codecs[case], recorded(case), CASES[case]

@@ -9,7 +9,13 @@ CASES = sorted({name.split("/")[0] for name in RECORDED} - {"x"})
 PICTURE = RECORDED["x"].astype(np.float32) / 127.5 - 1
 
 
-@pytest.mark.parametrize("case", CASES)
+# The two that compile longest.
+SLOW = ("autoregressive", "elic")
+
+
+@pytest.mark.parametrize(
+  "case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CASES]
+)
 def test_a_codec_equals_compressai(case):
   module, params = read(case)
 

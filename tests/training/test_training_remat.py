@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import micro
 import numpy as np
+import pytest
 from random_params import draw_params
 
 from jaxcodec.training.remat import rematerialized
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_and_less_is_kept_for_them():
   net = dataclasses.replace(micro.NET, num_filters=4, num_residual_layers=2, num_lstm_layers=1)
   codec = micro.CODEC.clone(net=net)
