@@ -1,10 +1,11 @@
-"""The form of an op that fits where it runs: a TPU kernel, a loop for one CPU, or plain JAX.
+"""The form of an op that fits where it runs: a TPU's or GPU's kernel, a CPU's loop, or plain JAX.
 
 `jax.lax.platform_dependent` chooses by platform alone. That is not enough: XLA cannot split a
 Mosaic kernel over devices, so on several TPU chips a program that leaves its sharding to the
 compiler would not compile, and a loop over slices of a sharded array would run on every device
 whole. This primitive chooses when it is lowered, where both are known: the form of the platform for
-one device and within a `jax.shard_map` over every axis of the mesh, else plain JAX.
+one device and within a `jax.shard_map` over every axis of the mesh, else plain JAX. GPU kernels are
+for Hopper and later: their tiles fill the memory that older ones lack.
 """
 
 import functools
@@ -16,9 +17,13 @@ from jax.interpreters import batching, mlir
 
 
 def dispatch(
-  *arrays: jax.Array, plain: Callable, tpu: Callable | None = None, cpu: Callable | None = None
+  *arrays: jax.Array,
+  plain: Callable,
+  tpu: Callable | None = None,
+  gpu: Callable | None = None,
+  cpu: Callable | None = None,
 ):
-  """`tpu(*arrays)` or `cpu(*arrays)` on one such device, `plain(*arrays)` elsewhere.
+  """`tpu(*arrays)`, `gpu(*arrays)` or `cpu(*arrays)` on one such device, else `plain(*arrays)`.
 
   All take arrays and return a tuple of arrays of the same shapes and types. The gradient is the
   caller's to define: there is none here.
@@ -29,7 +34,7 @@ def dispatch(
     jax.lax.pcast(x, tuple(sorted(axes - _varying(x))), to="varying") if axes - _varying(x) else x
     for x in arrays
   )
-  return tuple(_choice.bind(*arrays, plain=plain, tpu=tpu, cpu=cpu))
+  return tuple(_choice.bind(*arrays, plain=plain, tpu=tpu, gpu=gpu, cpu=cpu))
 
 
 def shape_like(operand: jax.Array, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
@@ -52,7 +57,7 @@ def _run(*arrays, plain, **forms):
   return _compiled(*arrays, plain=plain, **forms)
 
 
-@functools.partial(jax.jit, static_argnames=("plain", "tpu", "cpu"))
+@functools.partial(jax.jit, static_argnames=("plain", "tpu", "gpu", "cpu"))
 def _compiled(*arrays, **forms):
   return _choice.bind(*arrays, **forms)
 
@@ -81,6 +86,8 @@ def _batch(arrays, dims, **forms):
 
 def _lower(ctx, *arrays, platform, **forms):
   form = forms.get(platform) if _is_whole(ctx.module_context.axis_context) else None
+  if platform == "gpu" and not has_hopper():
+    form = None
   return mlir.lower_fun(form or forms["plain"], multiple_results=True)(ctx, *arrays)
 
 
@@ -92,7 +99,17 @@ def _is_whole(axis_context) -> bool:
   return not axis_context.manual_axes or manual == frozenset(axis_context.mesh.axis_names)
 
 
+@functools.cache
+def has_hopper() -> bool:
+  """Whether the GPU here, if there is one, is of Hopper's generation or later."""
+  try:
+    device = jax.devices("cuda")[0]
+  except RuntimeError:  # A program for GPUs, lowered where there is none.
+    return False
+  return float(device.compute_capability) >= 9
+
+
 batching.primitive_batchers[_choice] = _batch
 mlir.register_lowering(_choice, functools.partial(_lower, platform=None))
-for _platform in ("tpu", "cpu"):
-  mlir.register_lowering(_choice, functools.partial(_lower, platform=_platform), platform=_platform)
+for _platform, _name in {"tpu": "tpu", "cuda": "gpu", "cpu": "cpu"}.items():
+  mlir.register_lowering(_choice, functools.partial(_lower, platform=_name), platform=_platform)

@@ -147,9 +147,13 @@ def dataset(
 def batches(config: Data, data, start: int = 0) -> Iterator:
   """The batches of `dataset` from step `start` on, read ahead by threads or workers."""
   import grain
+  from absl import flags
 
   options = grain.ReadOptions(num_threads=config.num_threads, prefetch_buffer_size=8)
   ahead = data[start:].to_iter_dataset(options)
   if config.num_workers:
+    # Grain's workers take its flags from this process, whose own command line has none of them.
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()
     ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.num_workers))
   return iter(ahead)

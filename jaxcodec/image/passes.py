@@ -70,8 +70,9 @@ def networks(module: PictureCodec, params: Any) -> Networks:
   medians = exact.whole(params["entropy_bottleneck"]["quantiles"][:, 1])
   lists = {name: layers(params[name]) for name in ("h_s", "entropy_parameters") if name in params}
   if isinstance(module, Checkerboard):
-    mask = picture_conv.checkerboard_mask(5)
-    lists["context_prediction"] = [layer(params["context_prediction"], mask)]
+    context = params["context_prediction"]
+    mask = picture_conv.checkerboard_mask(len(context["kernel"]))
+    lists["context_prediction"] = [layer(context, mask)]
   return Networks(medians, lists)
 
 

@@ -36,14 +36,18 @@ def patch_analysis(filters: int, latents: int) -> nn.Sequential:
   The first two layers of `gdn_analysis` take most of its time; a single one stands for them. That
   a coarse first step loses little is shown by Yang and Mandt, https://arxiv.org/abs/2304.06244.
   """
-  down = [SpaceToDepth(4), Conv2d(filters, 3, 1), GDN(), Conv2d(filters), GDN()]
-  return nn.Sequential([*down, Conv2d(latents)])
+  n = filters
+  first = [SpaceToDepth(4), Conv2d(n, 3, 1), GDN(), ResidualBlock(n)]
+  return nn.Sequential([*first, Conv2d(n), GDN(), ResidualBlock(n), Conv2d(latents)])
 
 
 def patch_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
-  """Latents to pictures, `patch_analysis` mirrored."""
-  up = [layer for _ in range(2) for layer in (Deconv2d(filters), GDN(inverse=True))]
-  return nn.Sequential([*up, Subpixel(channels, 4)])
+  """Latents to pictures, `patch_analysis` mirrored but for one block more."""
+  n = filters
+  first = [Deconv2d(n), GDN(inverse=True), ResidualBlock(n), ResidualBlock(n)]
+  return nn.Sequential(
+    [*first, Deconv2d(n), GDN(inverse=True), ResidualBlock(n), Subpixel(channels, 4)]
+  )
 
 
 def residual_analysis(filters: int) -> nn.Sequential:
@@ -86,6 +90,19 @@ def small_hyper_synthesis(filters: int) -> nn.Sequential:
   n, act = filters, nn.leaky_relu
   layers = [Conv2d(n, 3, 1), act, Subpixel(n), act, Conv2d(n * 3 // 2, 3, 1), act]
   return nn.Sequential([*layers, Subpixel(n * 3 // 2), act, Conv2d(2 * n, 3, 1)])
+
+
+def slim_hyper_analysis(filters: int) -> nn.Sequential:
+  """Latents to side information in three 3x3 convolutions, for the transforms of patches."""
+  act = nn.leaky_relu
+  layers = [Conv2d(filters, 3, 1), act, Conv2d(filters, 3), act, Conv2d(filters, 3)]
+  return nn.Sequential(layers)
+
+
+def slim_hyper_synthesis(filters: int, latents: int) -> nn.Sequential:
+  """Side information to 2 `latents` parameters, not widened between."""
+  layers = [Deconv2d(filters), nn.leaky_relu, Deconv2d(latents), nn.leaky_relu]
+  return nn.Sequential([*layers, Conv2d(2 * latents, 3, 1)])
 
 
 def entropy_parameters(latents: int) -> nn.Sequential:

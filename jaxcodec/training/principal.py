@@ -39,7 +39,7 @@ def with_components(params, x, *, lambdas: tuple[float, float]):
   is 26 / lambda for samples from 0 to 255, where a bit and an error are worth the same.
   """
   g_a, g_s = params["g_a"], params["g_s"]
-  filters, latents = g_a["layers_5"]["kernel"].shape[2:]
+  filters, latents = g_a["layers_7"]["kernel"].shape[2:]
   first = F.space_to_depth(F.space_to_depth(x / 2, 4), 2)
   inner = _components(first, filters)
   outer = _components(F.space_to_depth(first @ inner, 2), latents)
@@ -48,29 +48,36 @@ def with_components(params, x, *, lambdas: tuple[float, float]):
   patch = g_a["layers_1"]["kernel"].at[..., :_PIXELS].set(0)
   patch = patch.at[1, 1, :, :_PIXELS].set(jnp.eye(_PIXELS))
   shift = jnp.where(jnp.arange(filters) < _PIXELS, -0.5, 0.0)
-  down = jnp.zeros_like(g_a["layers_3"]["kernel"]).at[2:4, 2:4, :_PIXELS].set(inner)
-  last = jnp.zeros_like(g_a["layers_5"]["kernel"]).at[2:4, 2:4].set(outer)
+  down = jnp.zeros_like(g_a["layers_4"]["kernel"]).at[2:4, 2:4, :_PIXELS].set(inner)
+  last = jnp.zeros_like(g_a["layers_7"]["kernel"]).at[2:4, 2:4].set(outer)
   up = jnp.zeros_like(g_s["layers_0"]["transposed_kernel"])
   up = up.at[2:4, 2:4].set(outer.swapaxes(2, 3))
-  wide = g_s["layers_2"]["transposed_kernel"].at[..., :_PIXELS].set(0)
+  wide = g_s["layers_4"]["transposed_kernel"].at[..., :_PIXELS].set(0)
   wide = wide.at[2:4, 2:4, :, :_PIXELS].set(inner.swapaxes(2, 3))
-  shuffled = jnp.zeros_like(g_s["layers_4"]["shuffled"]["kernel"])
+  shuffled = jnp.zeros_like(g_s["layers_7"]["shuffled"]["kernel"])
   shuffled = shuffled.at[1, 1, :_PIXELS].set(jnp.eye(_PIXELS))
 
   norm = {"gamma": root(_GAMMA * jnp.eye(filters))}
   g_a |= {"layers_1": {"kernel": patch, "bias": shift}}
-  g_a |= {"layers_3": g_a["layers_3"] | {"kernel": down}}
-  g_a |= {"layers_5": g_a["layers_5"] | {"kernel": last}}
-  g_a |= {name: g_a[name] | norm for name in ("layers_2", "layers_4")}
+  g_a |= {"layers_4": g_a["layers_4"] | {"kernel": down}}
+  g_a |= {"layers_7": g_a["layers_7"] | {"kernel": last}}
+  g_a |= {name: g_a[name] | norm for name in ("layers_2", "layers_5")}
+  g_a |= {name: _identity(g_a[name]) for name in ("layers_3", "layers_6")}
   g_s |= {"layers_0": g_s["layers_0"] | {"transposed_kernel": up}}
-  g_s |= {"layers_2": g_s["layers_2"] | {"transposed_kernel": wide}}
-  g_s |= {name: g_s[name] | norm for name in ("layers_1", "layers_3")}
-  g_s |= {"layers_4": {"shuffled": {"kernel": shuffled, "bias": jnp.full(_PIXELS, 0.5)}}}
+  g_s |= {"layers_4": g_s["layers_4"] | {"transposed_kernel": wide}}
+  g_s |= {name: g_s[name] | norm for name in ("layers_1", "layers_5")}
+  g_s |= {name: _identity(g_s[name]) for name in ("layers_2", "layers_3", "layers_6")}
+  g_s |= {"layers_7": {"shuffled": {"kernel": shuffled, "bias": jnp.full(_PIXELS, 0.5)}}}
   levels = params["gains"]["logarithms"].shape[0]
   low, high = (math.log(255 * math.sqrt(lam / 26)) for lam in lambdas)
   logs = jnp.broadcast_to(jnp.linspace(low, high, levels)[:, None], (levels, latents))
   gains = {"gains": {"logarithms": logs}, "inverse_gains": {"logarithms": -logs}}
   return params | {"g_a": g_a, "g_s": g_s} | gains
+
+
+def _identity(block):
+  """A residual block whose branch gives nothing yet."""
+  return block | {"conv2": jax.tree.map(jnp.zeros_like, block["conv2"])}
 
 
 def _components(x, count: int):

@@ -2,11 +2,12 @@
 
 A program of the first two holds a block of queries of one head and goes by the blocks of keys that
 the mask's bounds allow; one of the third holds keys and goes by the queries of all heads that share
-them. Arrays are taken as they lie, [B, T, H, D].
-Numerics: as `tpu`'s.
+them. The first computes no mask where all see all. Arrays are taken as they lie, [B, T, H, D].
+Numerics: as `tpu`'s; powers of two stand for those of e.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,21 @@ from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.dispatch import shape_like
 
-# Queries and keys of a block, forward and backward: accumulators and scores fill the registers.
-ROWS, COLUMNS = 128, 64
+# Queries and keys of a block, forward and backward, as an H100 was quickest with.
+ROWS, COLUMNS = 64, 64
 BACK_ROWS, BACK_COLUMNS = 64, 64
+# Bytes of a query that leave room for three stages of keys and values, and for any.
+SHORT, MOST = 256, 512
+LOG2_E = math.log2(math.e)
+
+
+def fits(q) -> bool:
+  """Whether blocks of such queries find room on the chip."""
+  return _bytes(q) <= MOST
+
+
+def _bytes(q) -> int:
+  return triton.power(q.shape[3]) * q.dtype.itemsize
 
 
 def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
@@ -33,7 +46,7 @@ def forward(q, k, v, bias, mask, *, rule: Rule, interpret=False):
       shape_like(q, (batch, heads, queries, 1), jnp.float32),
     ),
     grid=(-(-queries // ROWS), heads, batch),
-    compiler_params=triton.params(warps=8, stages=2),
+    compiler_params=triton.params(warps=4, stages=3 if _bytes(q) <= SHORT else 2),
     interpret=interpret,
     name="attention",
   )
@@ -47,7 +60,9 @@ def backward(q, k, v, bias, mask, y, lse, dy, *, rule: Rule, interpret=False):
   delta = jnp.sum(y.astype(jnp.float32) * dy.astype(jnp.float32), axis=-1)
   args = q, k, v, dy, lse[..., None], jnp.moveaxis(delta, 1, 2)[..., None], _arrays(bias, mask)
   static, dense = _static(bias, mask, rule, interpret), isinstance(bias, jax.Array)
-  options = {"compiler_params": triton.params(warps=4, stages=2), "interpret": interpret}
+  # Products of float32 copy what they multiply.
+  stages = 1 if q.dtype == jnp.float32 and _bytes(q) > SHORT else 2
+  options = {"compiler_params": triton.params(warps=4, stages=stages), "interpret": interpret}
   shapes = [shape_like(q, q.shape, q.dtype)]
   if dense:
     shapes.append(shape_like(q, (batch, heads, queries, k.shape[1]), jnp.float32))
@@ -77,6 +92,8 @@ def _static(bias, mask, rule, interpret):
     "mask": masks.bare(mask, 0),
     "alibi": bias.offset if isinstance(bias, Alibi) else None,
     "product": triton.products(interpret),
+    "fma": triton.fused(interpret),
+    "exp2": triton.exp2(interpret),
   }
 
 
@@ -103,32 +120,36 @@ def _forward_kernel(q_ref, k_ref, v_ref, arrays, y_ref, lse_ref, **static):
   columns = triton.span(0, triton.power(q_ref.shape[3]))
   head = jax.lax.div(h, q_ref.shape[2] // k_ref.shape[2])
   q = triton.load(q_ref, b, rows, h, columns)
+  unit = _unit(arrays, static)
+  power = unit * LOG2_E
 
-  def turn(j, kept):
+  def turn(j, kept, masked):
     top, total, summed = kept
     keys = triton.span(j * COLUMNS, COLUMNS)
     k, v = (triton.load(ref, b, keys, head, columns) for ref in (k_ref, v_ref))
-    scores, _ = _scores(q, k, arrays, (b, h, rows, keys), k_ref.shape[1], static)
+    scores, _ = _scores(q, k, arrays, (b, h, rows, keys), k_ref.shape[1], static, masked)
     before = top
     top = jnp.maximum(before, scores.max(axis=1, keepdims=True))
     # Not -inf - -inf where nothing is seen yet.
     safe = jnp.where(top == -jnp.inf, 0.0, top)
-    weights = jnp.exp(scores - safe)
-    rest = jnp.exp(before - safe)
+    weights = static["exp2"](static["fma"](scores, jnp.float32(power), -power * safe))
+    rest = static["exp2"](power * (before - safe))
     total = rest * total + weights.sum(axis=1, keepdims=True)
     return top, total, rest * summed + static["product"](weights.astype(v.dtype), v, 1, 0)
 
-  start = (
+  kept = (
     jnp.full((ROWS, 1), -jnp.inf, jnp.float32),
     jnp.zeros((ROWS, 1), jnp.float32),
     jnp.zeros((ROWS, columns.shape[0]), jnp.float32),
   )
-  near = _near(static["mask"], "keys", arrays, b, (i * ROWS, i * ROWS + ROWS - 1))
-  turns = _blocks(near, COLUMNS, k_ref.shape[1])
-  top, total, summed = jax.lax.fori_loop(turns[0], turns[1], turn, start)
+  ends = i * ROWS, i * ROWS + ROWS - 1
+  near, shared = (_near(static["mask"], name, arrays, b, ends) for name in ("keys", "shared_keys"))
+  for first, last, masked in _runs(near, shared, COLUMNS, k_ref.shape[1]):
+    kept = jax.lax.fori_loop(first, last, functools.partial(turn, masked=masked), kept)
+  top, total, summed = kept
   total = jnp.where(total == 0.0, 1.0, total)
   triton.store(y_ref, summed / total, b, rows, h, columns)
-  lse = jnp.where(top == -jnp.inf, 0.0, top) + jnp.log(total)
+  lse = unit * jnp.where(top == -jnp.inf, 0.0, top) + jnp.log(total)
   triton.store(lse_ref, lse, b, h, rows, triton.span(0, 1))
 
 
@@ -151,10 +172,12 @@ def _queries_kernel(
       triton.store(ds_ref[0], ds, b, h, rows, keys)
     return dq + static["product"](ds.astype(k.dtype), k, 1, 0)
 
-  near = _near(static["mask"], "keys", arrays, b, (i * BACK_ROWS, (i + 1) * BACK_ROWS - 1))
+  length = k_ref.shape[1]
+  ends = i * BACK_ROWS, (i + 1) * BACK_ROWS - 1
   # The cotangent of a dense bias is written everywhere.
-  near = (0, k_ref.shape[1] - 1) if ds_ref else near
-  turns = _blocks(near, BACK_COLUMNS, k_ref.shape[1])
+  everywhere = 0, -(-length // BACK_COLUMNS)
+  near = _near(static["mask"], "keys", arrays, b, ends)
+  turns = everywhere if ds_ref else _blocks(near, BACK_COLUMNS, length)
   dq = jax.lax.fori_loop(turns[0], turns[1], turn, jnp.zeros(q.shape, jnp.float32))
   triton.store(dq_ref, static["rule"].scale * dq, b, rows, h, columns)
 
@@ -165,7 +188,8 @@ def _keys_kernel(q_ref, k_ref, v_ref, dy_ref, lse_ref, delta_ref, arrays, dk_ref
   columns, one = triton.span(0, triton.power(q_ref.shape[3])), triton.span(0, 1)
   group = q_ref.shape[2] // k_ref.shape[2]
   k, v = (triton.load(ref, b, keys, head, columns) for ref in (k_ref, v_ref))
-  near = _near(static["mask"], "queries", arrays, b, (j * BACK_COLUMNS, (j + 1) * BACK_COLUMNS - 1))
+  ends = j * BACK_COLUMNS, (j + 1) * BACK_COLUMNS - 1
+  near = _near(static["mask"], "queries", arrays, b, ends)
   first, last = _blocks(near, BACK_ROWS, q_ref.shape[1])
   count = jnp.maximum(last - first, 0)
 
@@ -188,7 +212,7 @@ def _keys_kernel(q_ref, k_ref, v_ref, dy_ref, lse_ref, delta_ref, arrays, dk_ref
 
 
 def _near(bare, name, arrays, b, ends):
-  """Between which keys the sights of the queries ends[0]..ends[1] lie, or by name the reverse."""
+  """The bounds of this name, such as `Mask.keys`, of ends[0]..ends[1]."""
   if bare is None:
     return -masks.FAR, masks.FAR
   number = masks.kinds(bare).count
@@ -201,26 +225,63 @@ def _near(bare, name, arrays, b, ends):
   return getattr(known, name)(*ends)
 
 
-def _blocks(near, size, length):
-  """First and last + 1 of the blocks that hold what is near."""
-  low, high = jnp.clip(jnp.int32(near[0]), 0, length), jnp.clip(jnp.int32(near[1]), -1, length - 1)
+def _blocks(bounds, size, length):
+  """First and last + 1 of the blocks that hold what lies within bounds."""
+  low, high = _clipped(bounds, length)
   return jax.lax.div(low, size), jax.lax.div(high + size, size)
+
+
+def _clipped(bounds, length):
+  return jnp.clip(jnp.int32(bounds[0]), 0, length), jnp.clip(jnp.int32(bounds[1]), -1, length - 1)
+
+
+def _runs(near, shared, size, length):
+  """`(first, last + 1, whether to mask)` of blocks of keys, one run after the other."""
+  first, last = _blocks(near, size, length)
+  if shared is masks.NONE:
+    return [(first, last, True)]
+  low, high = _clipped(shared, length)
+  begin, end = jax.lax.div(low + size - 1, size), jax.lax.div(high + 1, size)
+  begin = jnp.clip(begin, first, jnp.maximum(first, last))
+  end = jnp.clip(end, begin, jnp.maximum(begin, last))
+  runs = [(begin, end, False)]
+  # Whether the first or the last block needs no mask is known while tracing, or not at all.
+  if not _is(shared[0], -masks.FAR):
+    runs.insert(0, (first, begin, True))
+  if not _is(shared[1], masks.FAR) or length % size:
+    runs.append((end, last, True))
+  return runs
+
+
+def _is(bound, known: int) -> bool:
+  return isinstance(bound, int) and bound == known
 
 
 def _weights(tiles, arrays, place, length, static):
   """Attention weights of a block, and the cotangent of its scores before the soft cap."""
   q, k, v, dy, lse, delta = tiles
   scores, bent = _scores(q, k, arrays, place, length, static)
-  weights = jnp.exp(scores - lse)
+  power = LOG2_E * _unit(arrays, static)
+  weights = static["exp2"](static["fma"](scores, jnp.float32(power), -LOG2_E * lse))
   ds = weights * (static["product"](dy, v, 1, 1) - delta)
   return weights, ds if bent is None else ds * (1 - bent * bent)
 
 
-def _scores(q, k, arrays, place, length, static):
+def _unit(arrays, static) -> float:
+  """What `_scores` leaves to multiply scores by: products go to the exponent in one instruction."""
+  rule = static["rule"]
+  bare = static["alibi"] is None and "bias" not in arrays and rule.soft_cap is None
+  return rule.scale if bare and rule.scale > 0 else 1.0
+
+
+def _scores(q, k, arrays, place, length, static, masked=True):
+  """Scores, to be multiplied by `_unit`, and the tanh of capped ones."""
   b, h, rows, keys = place
   rule, one = static["rule"], triton.span(0, 1)
   row, column = rows[:, None], keys[None]
-  scores = static["product"](q, k, 1, 1) * rule.scale
+  scores = static["product"](q, k, 1, 1)
+  if _unit(arrays, static) == 1.0:
+    scores = scores * rule.scale
   if static["alibi"] is not None:
     lag = jnp.abs(row + static["alibi"] - column).astype(jnp.float32)
     scores = scores - arrays["slopes"][h] * lag
@@ -232,6 +293,8 @@ def _scores(q, k, arrays, place, length, static):
   if rule.soft_cap is not None:
     bent = jnp.tanh(scores / rule.soft_cap)
     scores = rule.soft_cap * bent
+  if not masked:
+    return scores, bent
   seen = column < length
   if static["mask"] is not None:
     mask: masks.Mask = masks.with_leaves(  # type: ignore[assignment]

@@ -2,7 +2,8 @@
 
 A mask is a pytree: sizes and offsets are static, lengths and ids are arrays. Besides its definition
 (`sees`) each says between which keys the sights of a run of queries lie, and the reverse, so that a
-kernel neither loads nor computes blocks outside. Those bounds may be too wide, never too narrow.
+kernel neither loads nor computes blocks outside. Those bounds may be too wide, never too narrow;
+those within which all see all may be too narrow, never too wide.
 
 Query i stands at key i + offset: with a cache of past keys the offset is their number.
 """
@@ -17,6 +18,7 @@ import numpy as np
 
 # Beyond any index, and far from overflow when sizes are added.
 FAR = 1 << 29
+NONE = FAR, -FAR
 
 
 def whole(x, size: int):
@@ -52,6 +54,11 @@ class Mask:
     """The lowest and highest query that can see keys first..last."""
     del first, last
     return -FAR, FAR
+
+  def shared_keys(self, first, last):
+    """The lowest and highest of keys that each of the queries first..last sees."""
+    del first, last
+    return NONE
 
   def touches(self, queries, keys):
     """Whether any of the (first, last) queries can see any of the (first, last) keys."""
@@ -91,6 +98,9 @@ class Window(Mask):
   def queries(self, first, last):
     return first - self.offset - self.after, last - self.offset + self.before
 
+  def shared_keys(self, first, last):
+    return last + self.offset - self.before, first + self.offset + self.after
+
 
 @_static
 class Causal(Mask):
@@ -106,6 +116,9 @@ class Causal(Mask):
 
   def queries(self, first, last):
     return first - self.offset, FAR
+
+  def shared_keys(self, first, last):
+    return -FAR, first + self.offset
 
 
 @_static
@@ -134,6 +147,10 @@ class Chunked(Mask):
       (last + self.left + 1) * self.size - 1 - self.offset,
     )
 
+  def shared_keys(self, first, last):
+    first, last = (whole(x + self.offset, self.size) for x in (first, last))
+    return (last - self.left) * self.size, (first + 1) * self.size - 1
+
 
 @_arrays
 class Lengths(Mask):
@@ -147,6 +164,9 @@ class Lengths(Mask):
     return (i >= 0) & (j < self.lengths)
 
   def keys(self, first, last):
+    return -FAR, self.lengths - 1
+
+  def shared_keys(self, first, last):
     return -FAR, self.lengths - 1
 
 
@@ -206,6 +226,9 @@ class Both(Mask):
 
   def queries(self, first, last):
     return _narrow(self.a.queries(first, last), self.b.queries(first, last))
+
+  def shared_keys(self, first, last):
+    return _narrow(self.a.shared_keys(first, last), self.b.shared_keys(first, last))
 
   def touches(self, queries, keys):
     return self.a.touches(queries, keys) & self.b.touches(queries, keys)

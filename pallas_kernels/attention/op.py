@@ -7,11 +7,12 @@ Numerics: scores, softmax and sums in float32; float32 inputs are multiplied in 
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.attention import cpu, gpu, masks, plain, reference, tpu
+from pallas_kernels.attention import cpu, cudnn, gpu, masks, plain, reference, tpu
 from pallas_kernels.attention.bias import Alibi
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.backend import GPU, WithGpu, interpret
@@ -27,7 +28,7 @@ def attention(
   bias: jax.Array | Alibi | None = None,
   scale: float | None = None,
   soft_cap: float | None = None,
-  backend: WithGpu | None = None,
+  backend: WithGpu | Literal["plain"] | None = None,
 ) -> jax.Array:
   """Softmax attention; a query that sees no key gets 0, and gives no gradient.
 
@@ -42,8 +43,9 @@ def attention(
     bias: `[1 or B, 1 or H, Tq, Tk]`, with a gradient; or `Alibi`, which takes no memory.
     scale: of the products; D ** -0.5 if None.
     soft_cap: as above; None for none.
-    backend: None picks one for each platform: the kernel on TPU, blocks in plain JAX elsewhere;
-      see `pallas_kernels.dispatch`. "gpu" is the kernel for GPUs.
+    backend: None picks one for each platform: a kernel on TPU and GPU, cuDNN's where it takes the
+      call, and blocks in plain JAX elsewhere; see `pallas_kernels.dispatch`. "gpu" is our kernel
+      there, "plain" those blocks.
 
   Returns:
     `[B, Tq, H, D]` in the type of `q`.
@@ -61,6 +63,11 @@ def attention(
     bias = Alibi(jax.lax.stop_gradient(bias.slopes), bias.offset)
   if backend == "reference" or q.size == 0 or k.size == 0:
     return reference.attention(q, k, v, bias, mask, rule=rule)
+  if backend is None and cudnn.takes(q, k, bias, mask, rule):
+    theirs = functools.partial(cudnn.attention, mask=mask, rule=rule)
+    return jax.lax.platform_dependent(
+      q, k, v, cuda=theirs, default=lambda q, k, v: _attention(q, k, v, bias, mask, rule, backend)
+    )
   return _attention(q, k, v, bias, mask, rule, backend)
 
 
@@ -85,12 +92,15 @@ _attention.defvjp(_attention_fwd, _attention_bwd)
 
 
 def _on(backend, name, rule, *args):
+  if backend == "plain":
+    return getattr(plain, name)(*args, rule=rule)
   if backend in GPU:
     return getattr(gpu, name)(*args, rule=rule, interpret=GPU[backend])
   if backend is not None:
     return getattr(tpu, name)(*args, rule=rule, interpret=interpret(backend, WithGpu))
   arrays, structure = jax.tree.flatten(args)
-  return dispatch(*arrays, **_forms(name, rule, structure))
+  forms = _forms(name, rule, structure)
+  return dispatch(*arrays, **(forms if gpu.fits(args[0]) else forms | {"gpu": None}))
 
 
 @functools.cache
@@ -104,7 +114,7 @@ def _forms(name, rule, structure):
 
     return run
 
-  return {"tpu": form(tpu), "cpu": form(cpu), "plain": form(plain)}
+  return {"tpu": form(tpu), "gpu": form(gpu), "cpu": form(cpu), "plain": form(plain)}
 
 
 def _check(q, k, v, mask, bias):

@@ -8,6 +8,7 @@ sums are joined by one more step of softmax in plain JAX.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,10 @@ from pallas_kernels.decode_attention import reference
 from pallas_kernels.decode_attention.pages import INTERLEAVE, Pages
 from pallas_kernels.dispatch import shape_like
 
-# Tokens of a tile, whose words are 16 rows at least as a product on tensor cores asks.
-TOKENS = 128
+# Of keys' bits: rows of words in a tile, 16 at least as a product on tensor cores asks, and stages,
+# as an H100 was quickest with.
+TILES = {8: (32, 2), 4: (32, 1), 2: (16, 1), 1: (16, 1)}
+LOG2_E = math.log2(math.e)
 # Programs that fill a card of 132 processors a few times over.
 PROGRAMS = 512
 
@@ -35,7 +38,8 @@ def decode_attention(q, pages: Pages, table, lengths, *, rule: Rule, interpret=F
   q = q.reshape(batch, heads, query_heads // heads, features)
   splits = min(max(PROGRAMS // (batch * heads), 1), steps)
   shape = batch, heads, splits, q.shape[2]
-  alike = pages.size // pages.k_scale.shape[2] % run_length(pages.bits[0], INTERLEAVE) == 0
+  height, stages = TILES[pages.bits[0]]
+  alike = _alike(pages.size // pages.k_scale.shape[2], pages.bits[0])
   call = pl.pallas_call(
     functools.partial(
       _kernel,
@@ -43,7 +47,8 @@ def decode_attention(q, pages: Pages, table, lengths, *, rule: Rule, interpret=F
       size=pages.size,
       bits=pages.bits,
       alike=alike,
-      product=triton.products(interpret),
+      height=height,
+      interpret=interpret,
     ),
     out_shape=(
       shape_like(q, (*shape, features), jnp.float32),
@@ -52,7 +57,7 @@ def decode_attention(q, pages: Pages, table, lengths, *, rule: Rule, interpret=F
     ),
     grid=(batch, heads, splits),
     # What is loaded ahead waits in shared memory, where scales of every field would not fit.
-    compiler_params=triton.params(warps=4, stages=2 if alike else 1),
+    compiler_params=triton.params(warps=4, stages=stages if alike > 1 else 1),
     interpret=interpret,
     name="decode_attention",
   )
@@ -82,112 +87,132 @@ def _kernel(
   size,
   bits,
   alike,
-  product,
+  height,
+  interpret,
 ):
+  product, fma = triton.products(interpret), triton.fused(interpret)
+  between, exp2 = triton.between(interpret), triton.exp2(interpret)
   b, head, split = (pl.program_id(axis) for axis in range(3))
   steps, number, features = table_ref.shape[1], k_words.shape[0], q_ref.shape[3]
   rows, columns = (triton.span(0, triton.power(x)) for x in q_ref.shape[2:])
   q = triton.load(q_ref, b, head, rows, columns)
-  height = max(TOKENS * bits[0] // 32, 16)
   tiles = -(-k_words.shape[2] // height)
   share = -(-steps // sum_ref.shape[2])
   length = jnp.minimum(lengths_ref[b], steps * size)
   used = jax.lax.div(length + size - 1, size)
   first, last = split * share, jnp.minimum((split + 1) * share, used)
+  # bfloat16 holds the numbers between 1 and 2 of 4 bits exactly, and codes of 8.
+  whole = bits[1] == 8
+  wide = 1.0 if whole else float(1 << bits[1])
 
   def turn(i, kept):
     step, tile = jax.lax.div(i, tiles), jax.lax.rem(i, tiles)
     page = jnp.clip(table_ref[b, step], 0, number - 1)
     lines = triton.span(tile * height, height)
     here = page, head
-    words = _words(k_words, v_words, here, lines, columns, bits)
+    words = _words(k_words, v_words, here, lines, columns, bits, between, fma)
     tokens = [_tokens(lines, field, bits[0]) for field in range(32 // bits[0])]
     # Past the row's end, and past the page's where its words do not fill the tile.
     seen = [((t < size) & (step * size + t < length))[None] for t in tokens]
     scores: list[jax.Array] = []
     for field, t in enumerate(tokens):
-      keys = _codes(words[0], jnp.int32(field * bits[0]), bits[0]).astype(jnp.float32)
-      if not (scores and alike):
+      if field % alike == 0:
         group = jax.lax.div(t, size // k_scale.shape[2])
         scale, offset = (
           triton.load(ref, *here, group, columns).astype(jnp.float32) for ref in (k_scale, k_offset)
         )
-      keys = (keys * scale + offset).astype(q.dtype)
+        # Codes come as numbers between 1 and 2, see `triton.between`.
+        scale = scale * (1 << bits[0])
+        offset = offset - scale
+      keys = fma(between(words[0], bits[0], field, signed=False), scale, offset).astype(q.dtype)
       score = product(q, keys, 1, 1) * rule.scale
       if rule.soft_cap is not None:
         score = rule.soft_cap * jnp.tanh(score / rule.soft_cap)
       scores.append(jnp.where(seen[field], score, -jnp.inf))
-    before, total, summed = kept
-    top = before
-    for score in scores:
-      top = jnp.maximum(top, score.max(axis=1, keepdims=True))
+    before, total, summed, shifts = kept
+    top = functools.reduce(jnp.maximum, scores).max(axis=1, keepdims=True)
+    top = jnp.maximum(before, top)
     # Not -inf - -inf where nothing is seen yet.
     safe = jnp.where(top == -jnp.inf, 0.0, top)
-    rest = jnp.exp(before - safe)
-    total, summed = rest * total, rest * summed
-    for field, t in enumerate(tokens):
-      weights = jnp.exp(scores[field] - safe)
-      total = total + weights.sum(axis=1, keepdims=True)
-      codes = words[1](t, field).astype(q.dtype)
-      values = _values(weights, seen[field], codes, (v_scale, v_offset), here, t, features, product)
-      summed = summed + values
-    return top, total, summed
+    rest = exp2(LOG2_E * (before - safe))
+    weights = [exp2(fma(score, jnp.float32(LOG2_E), -LOG2_E * safe)) for score in scores]
+    total = rest * total + sum(weights[1:], weights[0]).sum(axis=1, keepdims=True)
+    summed, shifts = [rest * x for x in summed], [rest * x for x in shifts]
+    values = [words[1](t, field).astype(q.dtype) for field, t in enumerate(tokens)]
+    for part in range(v_scale.shape[2]):
+      shift = jnp.zeros((1, 1), jnp.float32)
+      for t, inside, weight, value in zip(tokens, seen, weights, values, strict=True):
+        scale, offset = (
+          triton.load(ref, *here, triton.span(part, 1), t).astype(jnp.float32)
+          for ref in (v_scale, v_offset)
+        )
+        # Past the row's end scales may be anything, and 0 * NaN is NaN.
+        scaled = jnp.where(inside, weight * (wide * scale), 0.0).astype(value.dtype)
+        shift += jnp.where(inside, weight * offset, 0.0)
+        if not whole:
+          # As rounded as in the product, from which a value's one goes without an error.
+          shift -= scaled.astype(jnp.float32)
+        summed[part] += product(scaled, value, 1, 0)
+      shifts[part] += shift.sum(axis=1, keepdims=True)
+    return top, total, summed, shifts
 
-  shape = rows.shape[0], columns.shape[0]
+  shape, groups = (rows.shape[0], columns.shape[0]), v_scale.shape[2]
   start = (
     jnp.full((shape[0], 1), -jnp.inf, jnp.float32),
     jnp.zeros((shape[0], 1), jnp.float32),
-    jnp.zeros(shape, jnp.float32),
+    [jnp.zeros(shape, jnp.float32)] * groups,
+    [jnp.zeros((shape[0], 1), jnp.float32)] * groups,
   )
-  top, total, summed = jax.lax.fori_loop(first * tiles, last * tiles, turn, start)
+  top, total, summed, shifts = jax.lax.fori_loop(first * tiles, last * tiles, turn, start)
+  found = summed[0] + shifts[0]
+  for group in range(1, groups):
+    own = columns[None] >= group * (features // groups)
+    found = jnp.where(own, summed[group] + shifts[group], found)
   here, one = (b, head, split), triton.span(0, 1)
-  triton.store(sum_ref, summed, *here, rows, columns)
+  triton.store(sum_ref, found, *here, rows, columns)
   triton.store(top_ref, top, *here, rows, one)
   triton.store(total_ref, total, *here, rows, one)
 
 
-def _words(k_words, v_words, here, lines, columns, bits):
-  """Words of keys, and a function that gives codes of values at tokens of a field of theirs."""
+def _words(k_words, v_words, here, lines, columns, bits, between, fma):
+  """Words of keys, and a function that gives values at tokens of a field of theirs.
+
+  They are numbers between 1 and 2, see `triton.between`, but the codes themselves of 8 bits.
+  """
   keys = triton.load(k_words, *here, lines, columns)
   if bits[0] == bits[1]:
     words = triton.load(v_words, *here, lines, columns)
-    return keys, lambda t, field: _codes(words, jnp.int32(field * bits[1]), bits[1])
 
-  def values(t, field):
-    del field
-    run = run_length(bits[1], INTERLEAVE)
-    within = jax.lax.rem(t, run)
-    line = jax.lax.div(t, run) * INTERLEAVE + jax.lax.rem(t, INTERLEAVE)
-    words = triton.load(v_words, *here, line, columns)
-    return _codes(words, (jax.lax.div(within, INTERLEAVE) * bits[1])[:, None], bits[1])
+    def values(t, field):
+      del t
+      return between(words, bits[1], field, signed=False)
 
-  return keys, values
+  else:
+
+    def values(t, field):
+      del field
+      run = run_length(bits[1], INTERLEAVE)
+      within = jax.lax.rem(t, run)
+      line = jax.lax.div(t, run) * INTERLEAVE + jax.lax.rem(t, INTERLEAVE)
+      words = triton.load(v_words, *here, line, columns)
+      # To the lowest field.
+      words = words >> (jax.lax.div(within, INTERLEAVE) * bits[1])[:, None]
+      return between(words, bits[1], 0, signed=False)
+
+  if bits[1] < 8:
+    return keys, values
+  return keys, lambda t, field: fma(values(t, field), jnp.float32(256), jnp.float32(-256))
+
+
+def _alike(group: int, bits: int) -> int:
+  """Fields of a word, one after the other, that lie in one group of so many tokens."""
+  run = run_length(bits, INTERLEAVE)
+  if group % run == 0:
+    return run // INTERLEAVE
+  return group // INTERLEAVE if run % group == 0 and group % INTERLEAVE == 0 else 1
 
 
 def _tokens(lines, field, bits):
   """Tokens of a page whose codes are in a field of rows of words."""
   run = run_length(bits, INTERLEAVE)
   return jax.lax.div(lines, INTERLEAVE) * run + field * INTERLEAVE + jax.lax.rem(lines, INTERLEAVE)
-
-
-def _codes(words, shift, bits):
-  return words >> shift & ((1 << bits) - 1)
-
-
-def _values(weights, seen, codes, refs, here, tokens, features, product):
-  """Weights times values, a group of channels at a time."""
-  channel = jax.lax.broadcasted_iota(jnp.int32, (1, codes.shape[1]), 1)
-  groups = refs[0].shape[2]
-  width = features // groups
-  total = None
-  for group in range(groups):
-    scale, offset = (
-      triton.load(ref, *here, triton.span(group, 1), tokens).astype(jnp.float32) for ref in refs
-    )
-    # Past the row's end scales may be anything, and 0 * NaN is NaN.
-    scaled = jnp.where(seen, weights * scale, 0.0).astype(codes.dtype)
-    shift = jnp.where(seen, weights * offset, 0.0).sum(axis=1, keepdims=True)
-    part = product(scaled, codes, 1, 0) + shift
-    own = (channel >= group * width) & (channel < (group + 1) * width)
-    total = part if total is None else jnp.where(own, part, total)
-  return total

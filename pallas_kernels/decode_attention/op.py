@@ -40,8 +40,7 @@ def decode_attention(
     lengths: int `[B]`, tokens in the cache.
     scale: of the products; D ** -0.5 if None.
     soft_cap: scores are cap * tanh(score / cap); None for none.
-    backend: None picks one for each platform, which is no kernel on a GPU; "gpu" is the kernel
-      there. See `pallas_kernels.dispatch`.
+    backend: None picks one for each platform, see `pallas_kernels.dispatch`.
 
   Returns:
     `[B, H, D]` in the type of `q`.
@@ -84,4 +83,4 @@ def _forms(rule):
 
     return run
 
-  return {"tpu": form(tpu), "cpu": form(cpu), "plain": form(reference)}
+  return {"tpu": form(tpu), "gpu": form(gpu), "cpu": form(cpu), "plain": form(reference)}

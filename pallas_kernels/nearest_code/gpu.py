@@ -18,8 +18,9 @@ from pallas_kernels import triton
 from pallas_kernels.dispatch import shape_like
 
 ROWS, CLASSES, PART = 128, 128, 64
-# 64 KB of rows and as many of entries, in two stages, of the 227 KB that a program of an H100 gets.
-WHOLE = 512
+# 64 KB of rows and as many of entries, in two stages, of the 227 KB that a program of an H100 gets;
+# of float32, whose parts are copied once more, half.
+WHOLE = {4: 256, 2: 512, 1: 512}
 # Beyond any entry.
 NONE = 1 << 30
 
@@ -30,11 +31,12 @@ def search(z, codebook, bias, factor, candidates: int, interpret=False) -> jax.A
   if number == 0:
     return jnp.zeros((candidates, 0), jnp.int32)
   width = triton.power(features)
-  if width * z.dtype.itemsize > WHOLE:
+  if width * z.dtype.itemsize > WHOLE[z.dtype.itemsize]:
     width = PART
   turns = -(-entries // CLASSES)
-  # No score past the last entry is less than infinity.
-  bias = jnp.pad(bias, (0, turns * CLASSES - entries), constant_values=jnp.inf)[None]
+  # No score past the last entry is less than one of an entry; infinity is where rows begin.
+  beyond = float(jnp.finfo(jnp.float32).max) / 2
+  bias = jnp.pad(bias, (0, turns * CLASSES - entries), constant_values=beyond)[None]
   operands = [z, codebook, bias] + ([] if factor is None else [factor[:, None]])
   return pl.pallas_call(
     functools.partial(
@@ -60,19 +62,34 @@ def _kernel(z_ref, codebook_ref, bias_ref, *refs, width: int, turns: int, candid
   whole = triton.load(z_ref, rows, triton.span(0, width)) if width >= features else None
   lanes = jnp.broadcast_to(triton.span(0, CLASSES)[None], (ROWS, CLASSES))
 
-  def turn(i, kept):
-    best, group = kept
+  # Rough scores hold their entry's turn in their last bits: one number to keep instead of two.
+  last = 0 if z_ref.dtype == jnp.float32 else (1 << (turns - 1).bit_length()) - 1
+
+  def scores(i, bias):
     entries = triton.span(i * CLASSES, CLASSES)
     score = _products(z_ref, codebook_ref, whole, rows, entries, width, product)
-    if factor is not None:
-      score = score * factor
-    score = score + triton.load(bias_ref, one, entries)
+    return (score if factor is None else score * factor) + bias
+
+  def rough_turn(i, kept):
+    best, bias = kept
+    ahead = triton.load(bias_ref, one, triton.span((i + 1) * CLASSES, CLASSES))
+    score = jax.lax.bitcast_convert_type(scores(i, bias), jnp.int32) & ~last | i
+    return jnp.minimum(best, jax.lax.bitcast_convert_type(score, jnp.float32)), ahead
+
+  def turn(i, kept):
+    best, group = kept
+    score = scores(i, triton.load(bias_ref, one, triton.span(i * CLASSES, CLASSES)))
     less = score < best
     return jnp.where(less, score, best), jnp.where(less, i, group)
 
-  shape = ROWS, CLASSES
-  start = jnp.full(shape, jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-  best, group = jax.lax.fori_loop(0, turns, turn, start)
+  best = jnp.full((ROWS, CLASSES), jnp.inf, jnp.float32)
+  if last:
+    bias = triton.load(bias_ref, one, triton.span(0, CLASSES))
+    best, _ = jax.lax.fori_loop(0, turns, rough_turn, (best, bias))
+    group = jax.lax.bitcast_convert_type(best, jnp.int32) & last
+  else:
+    group = jnp.zeros(best.shape, jnp.int32)
+    best, group = jax.lax.fori_loop(0, turns, turn, (best, group))
   entry = group * CLASSES + lanes
 
   def place(i, best):

@@ -18,6 +18,8 @@ Backend = Literal["reference", "tiled", "tpu", "interpret", "gpu", "interpret_gp
 
 # On a CPU a tile's scores stay in the cache, 4 MB of them; fewer than _FEW_SCORES do untiled.
 _TILE_ROWS, _TILE_ENTRIES, _FEW_SCORES = 1024, 1024, 1 << 21
+# On a GPU fewer scores than these are sooner made all at once.
+_GPU_SCORES = 1 << 25
 # Elsewhere as many scores as are held at once, 256 MB of them.
 _SCORES = 1 << 26
 
@@ -41,8 +43,8 @@ def nearest_code(
       lower type is quicker, and misses the nearest where `candidates` others seem nearer, or one
       whose index is the same modulo 128. Where there is no kernel all is done in float32.
     candidates: how many are ranked again, 1 to 128.
-    backend: None picks one by platform, which is no kernel on a GPU; "gpu" is the kernel there.
-      "interpret" and "interpret_gpu" are the TPU's and the GPU's on any platform, for tests.
+    backend: None picks one by platform, see `pallas_kernels.dispatch`; "tpu" and "gpu" are the
+      kernels there, "interpret" and "interpret_gpu" the same on any platform, for tests.
 
   Returns:
     int32 `[*N]`, each in `[0, K)`; it carries no gradient. A row with a NaN gets 0.
@@ -61,7 +63,6 @@ def nearest_code(
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _search(z, codebook, metric, scoring, candidates, backend):
-  plain = functools.partial(_plain, metric=metric)
   cpu = functools.partial(_cpu, metric=metric)
   options = {"metric": metric, "scoring": scoring, "candidates": candidates}
 
@@ -82,7 +83,15 @@ def _search(z, codebook, metric, scoring, candidates, backend):
   if backend is not None:
     return forms[backend](z, codebook)
   tpu_form = _one(forms["tpu"]) if tpu.fits(codebook) else None
-  (codes,) = dispatch(z, codebook, plain=_one(plain), cpu=_one(cpu), tpu=tpu_form)
+  gpu_form = _one(forms["gpu"]) if len(z) * len(codebook) >= _GPU_SCORES else None
+  (codes,) = dispatch(
+    z,
+    codebook,
+    plain=_one(functools.partial(plain, metric=metric)),
+    cpu=_one(cpu),
+    tpu=tpu_form,
+    gpu=gpu_form,
+  )
   return codes
 
 
@@ -96,7 +105,8 @@ def _cpu(z, codebook, metric):
   return tiled.nearest_code(z, codebook, metric, _TILE_ROWS, _TILE_ENTRIES)
 
 
-def _plain(z, codebook, metric):
+def plain(z, codebook, metric):
+  """The nearest in plain JAX for any device, or many."""
   rows, entries = z.shape[0], codebook.shape[0]
   if rows * entries <= _SCORES:
     return reference.nearest_code(z, codebook, metric)

@@ -24,6 +24,8 @@ from pallas_kernels.quant_matmul import reference
 ROWS, WORDS, COLUMNS = 64, 32, 128
 # The same for a single row of x, whose products are as many numbers as there are words in a tile.
 ONE_WORDS, ONE_COLUMNS = 16, 256
+# With more rows of x than these, dequantizing all weights first is quicker.
+MOST_ROWS = 16
 # Programs that fill a card of 132 processors a few times over.
 PROGRAMS = 512
 
@@ -46,7 +48,7 @@ def quant_matmul(x, words, scale, offset, *, bits: int, interpret=False):
       tile=(tile_rows, tile_words, tile_columns),
       turns=-(-turns // splits),
       group=length // scale.shape[0],
-      product=triton.products(interpret),
+      interpret=interpret,
     ),
     out_shape=shape_like(x, (splits, rows, columns), jnp.float32),
     grid=(*grid, splits),
@@ -57,48 +59,62 @@ def quant_matmul(x, words, scale, offset, *, bits: int, interpret=False):
   return call(x, words, scale, *(() if offset is None else (offset,))).sum(axis=0)
 
 
-def _kernel(x_ref, words_ref, scale_ref, *refs, bits, tile, turns, group, product):
+def _kernel(x_ref, words_ref, scale_ref, *refs, bits, tile, turns, group, interpret):
   *offset_ref, y_ref = refs
+  product, fma = triton.products(interpret), triton.fused(interpret)
+  between = triton.between(interpret)
   tile_rows, tile_words, tile_columns = tile
   columns = triton.span(pl.program_id(0) * tile_columns, tile_columns)
   rows = triton.span(pl.program_id(1) * tile_rows, tile_rows)
   part = pl.program_id(2)
-  run, one = run_length(bits, INTERLEAVE), tile_rows == 1
+  run, fields = run_length(bits, INTERLEAVE), 32 // bits
+  # Codes come as numbers between 1 and 2, see `triton.between`.
+  steps, zero = 1 << bits, 1.0 if offset_ref else 1.5
 
   def side(ref, lines):
     """Scales or offsets of weights' rows, or one number for all columns."""
-    return triton.load(ref, lines, triton.span(0, 1) if ref.shape[1] == 1 else columns)
+    found = triton.load(ref, lines, triton.span(0, 1) if ref.shape[1] == 1 else columns)
+    return found.astype(jnp.float32)
 
-  def turn(i, total):
-    lines = triton.span((part * turns + i) * tile_words, tile_words)
-    words = triton.load(words_ref, lines, columns)
+  def sides(feature):
+    """What such a number is multiplied by, and what is added."""
+    line = jax.lax.div(feature, group)
+    scale = steps * side(scale_ref, line)
+    return scale, (side(offset_ref[0], line) if offset_ref else 0.0) - zero * scale
+
+  def lines_of(i):
+    return triton.span((part * turns + i) * tile_words, tile_words)
+
+  def turn(i, kept):
+    total, words = kept
+    lines = lines_of(i)
+    # The next words are on their way while these are multiplied.
+    ahead = triton.load(words_ref, lines_of(i + 1), columns)
     first = jax.lax.div(lines, INTERLEAVE) * run + jax.lax.rem(lines, INTERLEAVE)
-    sides = None
-    for field in range(32 // bits):
+    # A run that lies in one group has one scale for all fields of a word.
+    alike = group % run == 0
+    scale, shift = sides(first)
+    summed, inputs = jnp.zeros(words.shape, jnp.float32), jnp.zeros((tile_words, 1), jnp.float32)
+    for field in range(fields):
       feature = first + field * INTERLEAVE
-      # A run that lies in one group has one scale for all fields of a word.
-      if sides is None or group % run:
-        line = jax.lax.div(feature, group)
-        sides = [side(ref, line).astype(jnp.float32) for ref in (scale_ref, *offset_ref)]
-      weights = _codes(words, bits, field, signed=not offset_ref).astype(jnp.float32) * sides[0]
-      if offset_ref:
-        weights = weights + sides[1]
+      if field and not alike:
+        scale, shift = sides(feature)
+      numbers = between(words, bits, field, signed=not offset_ref)
       # Zero past the last feature.
       x = triton.load(x_ref, rows, feature)
-      if one:
-        total = total + x.reshape(tile_words, 1).astype(jnp.float32) * weights
-      else:
-        total = total + product(x, weights.astype(x.dtype), 1, 0)
-    return total
+      if tile_rows > 1:
+        total = total + product(x, fma(numbers, scale, shift).astype(x.dtype), 1, 0)
+        continue
+      x = x.reshape(tile_words, 1).astype(jnp.float32)
+      summed, inputs = fma(numbers, x, summed), inputs + x
+      if not alike or field == fields - 1:
+        total = fma(summed, scale, fma(inputs, shift, total))
+        summed, inputs = jnp.zeros_like(summed), jnp.zeros_like(inputs)
+    return total, ahead
 
-  start = jnp.zeros((tile_words if one else tile_rows, tile_columns), jnp.float32)
-  total = jax.lax.fori_loop(0, turns, turn, start)
-  if one:
+  start = jnp.zeros((tile_words if tile_rows == 1 else tile_rows, tile_columns), jnp.float32)
+  words = triton.load(words_ref, lines_of(0), columns)
+  total, _ = jax.lax.fori_loop(0, turns, turn, (start, words))
+  if tile_rows == 1:
     total = total.sum(axis=0, keepdims=True)
   triton.store(y_ref, total, part, rows, columns)
-
-
-def _codes(words, bits, field, *, signed):
-  if signed:
-    return words << (32 - bits * (field + 1)) >> (32 - bits)
-  return words >> (bits * field) & ((1 << bits) - 1)

@@ -37,8 +37,7 @@ def quant_matmul(
     scale: `[K / group, N]`, or 1 for N; one group of K is a channel's, [1, 1] the tensor's.
     offset: as scale; None for signed codes.
     bits: 2 to 8; 1, too, of codes with an offset.
-    backend: None picks one for each platform, which is no kernel on a GPU; "gpu" is the kernel
-      there. See `pallas_kernels.dispatch`.
+    backend: None picks one for each platform, see `pallas_kernels.dispatch`.
 
   Returns:
     `[*M, N]` in the type of `x`. Gradients go to `x`, scale and offset.
@@ -81,7 +80,8 @@ def _matmul(x, words, scale, offset, bits, backend):
     how = interpret(backend, WithGpu)
     return tpu.quant_matmul(x, words, scale, offset, bits=bits, interpret=how)
   arrays = (x, words, scale) if offset is None else (x, words, scale, offset)
-  return dispatch(*arrays, **_forms(bits))[0]
+  forms = _forms(bits)
+  return dispatch(*arrays, **(forms if len(x) <= gpu.MOST_ROWS else forms | {"gpu": None}))[0]
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def _forms(bits):
 
     return run
 
-  return {"tpu": form(tpu), "cpu": form(cpu), "plain": form(reference)}
+  return {"tpu": form(tpu), "gpu": form(gpu), "cpu": form(cpu), "plain": form(reference)}
 
 
 def _matmul_fwd(x, words, scale, offset, bits, backend):

@@ -79,6 +79,24 @@ def test_a_mask_is_what_its_docstring_says_and_its_bounds_hold_it(name):
     assert not seen[:, max(high + 1, 0) :, start : start + 40].any()
 
 
+@pytest.mark.parametrize("name", MASKS)
+def test_all_see_all_within_a_masks_shared_bounds(name):
+  mask = MASKS[name]
+  seen = np.broadcast_to(masks.dense(mask, (0, TQ), (0, TK)), (B, TQ, TK))
+  found = 0
+  for b in range(B):
+    leaves = {kind: [x[b] for x in of] for kind, of in masks.leaves_by_kind(mask).items()}
+    known = masks.with_leaves(mask, **leaves)
+    for size in (1, 7, 30):
+      for start in range(0, TQ - size, 5):
+        ends = start, start + size - 1
+        low, high = (int(x) for x in known.shared_keys(*ends))
+        block = seen[b, start : start + size, max(low, 0) : max(high + 1, 0)]
+        assert block.all(), (b, ends)
+        found += block.size
+  assert (found == 0) == (name in ("segments", "arrow", "either")), "bounds that never hold"
+
+
 def test_uni_encoders_example():
   # A history of 3, candidates of 2 and 3, padded to 10: 52 pairs seen, 22 without the history.
   row = np.array([[0, 0, 0, 1, 1, 2, 2, 2, -1, -1]], np.int32)

@@ -21,6 +21,7 @@ from pallas_kernels import (
   decode_attention,
   dequantize,
   dequantize_words,
+  dispatch,
   lsq,
   nearest_code,
   quant_matmul,
@@ -31,6 +32,8 @@ from pallas_kernels import (
   residual_quantize,
   ternary_matmul,
 )
+from pallas_kernels.attention import cudnn
+from pallas_kernels.attention.reference import Rule
 
 shape = jax.ShapeDtypeStruct
 
@@ -206,7 +209,7 @@ def test_it_compiles_for_an_h200(name):
   assert topologies.kernels(compiled.as_text()) == count
 
 
-def test_the_default_on_a_gpu_is_plain_jax_for_every_op():
+def test_lowered_where_no_gpu_is_every_op_is_plain_jax():
   x, q, k = (shape(s, jnp.float32) for s in ((64, 8), (2, 3, 4, 32), (2, 64, 2, 32)))
   scale, words, number = (shape(s, jnp.int32) for s in ((2, 8), (8, 8), (5,)))
   scale = scale.update(dtype=jnp.float32)
@@ -237,3 +240,45 @@ def test_the_default_on_a_gpu_is_plain_jax_for_every_op():
   exported = jax.export.export(jax.jit(every), platforms=["cuda"])
   program = exported(*given, jax.eval_shape(pages, k, k)).mlir_module()
   assert "custom_call" not in program
+
+
+def test_on_hopper_the_default_is_the_kernel_where_it_is_quicker(monkeypatch):
+  monkeypatch.setattr(dispatch, "has_hopper", lambda: True)
+  q, k = shape((2, 64, 4, 32), jnp.float32), shape((2, 64, 2, 32), jnp.float32)
+  pages = jax.eval_shape(
+    functools.partial(quantize_pages, bits=4, key_group=32, value_group=32), k, k
+  )
+  words, scale = shape((16, 8), jnp.int32), shape((2, 8), jnp.float32)
+  table, lengths = shape((2, 1), jnp.int32), shape((2,), jnp.int32)
+  causal = functools.partial(attention, mask=Causal())
+  multiply = functools.partial(quant_matmul, bits=4)
+  few, many, wide = (shape(s, jnp.float32) for s in ((8, 8), (1 << 15, 8), (2, 64, 4, 256)))
+  cases = (
+    (1, nearest_code, many, shape((1024, 8), jnp.float32)),
+    (0, nearest_code, few, few),
+    (1, multiply, shape((16, 128), jnp.float32), words, scale),
+    (0, multiply, shape((17, 128), jnp.float32), words, scale),
+    (1, decode_attention, shape((2, 4, 32), jnp.float32), pages, table, lengths),
+    (3, jax.grad(lambda *a: causal(*a).sum(), (0, 1, 2)), q, k, k),
+    (0, causal, wide, wide, wide),
+  )
+  for count, function, *shapes in cases:
+    assert topologies.kernels(topologies.lowered(function, *shapes)) == count
+
+
+@pytest.mark.parametrize("mask", [None, Causal()])
+def test_what_cudnn_is_asked_for_is_the_definition(mask, monkeypatch):
+  monkeypatch.setattr(cudnn, "has_hopper", lambda: True)
+  theirs = functools.partial(jax.nn.dot_product_attention, implementation="xla")
+  monkeypatch.setattr(
+    jax.nn, "dot_product_attention", lambda *a, implementation, **k: theirs(*a, **k)
+  )
+  q, k, v = (jnp.asarray(normal(2, 40, h, 16, seed=h), jnp.bfloat16) for h in (4, 2, 2))
+  rule = Rule(0.3, None)
+  assert cudnn.takes(q, k, None, mask, rule)
+  assert not cudnn.takes(q, k, None, Causal(1), rule)
+  assert not cudnn.takes(q, k[:, :39], None, None, rule)
+  assert not cudnn.takes(q, k, None, mask, Rule(0.3, 5.0))
+  got = cudnn.attention(q, k, v, mask=mask, rule=rule)
+  right = attention(q, k, v, mask=mask, scale=0.3, backend="reference")
+  np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in (got, right)), atol=2e-2)

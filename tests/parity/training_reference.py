@@ -17,7 +17,7 @@ from transformers.audio_utils import mel_filter_bank
 
 
 def spectrum(x, window: int, *, center: bool, normalized: bool):
-  hann = torch.hann_window(window)
+  hann = torch.hann_window(window, device=x.device)
   found = torch.stft(
     x.reshape(-1, x.shape[-1]), window, window // 4, window, hann, center, return_complex=True
   )

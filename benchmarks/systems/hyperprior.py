@@ -1,0 +1,215 @@
+"""The scale hyperprior trained here and in CompressAI: the same crops, steps and learning rates.
+
+    python -m benchmarks.systems.hyperprior --train PHOTOS.tar --test PHOTOS.tar --peer PYTHON
+      [--steps 2000] [--seeds 2] [--filters 64] [--latents 96]
+
+PYTHON is an interpreter with CompressAI 1.2.8. Each model has one lambda; every pair of models sees
+the same crops in the same order, Adam at a rate that falls by half a cosine, and starts as its
+library starts. Rates are those of the likelihoods of rounded latents, on a crop of each test
+picture; the BD-rate is that of the means over seeds.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+LAMBDAS = (0.003, 0.01, 0.03, 0.1)
+ROWS, SIDE, TEST_SIDE = 8, 128, 192
+RATE, CLIP = 5e-4, 1.0
+
+
+def pictures(path: pathlib.Path, side: int) -> list[np.ndarray]:
+  """uint8 [H, W, 3] of a tar's pictures that are `side` or more both ways."""
+  found = []
+  with tarfile.open(path) as tar:
+    for member in sorted(tar, key=lambda member: member.name):
+      with Image.open(tar.extractfile(member)) as picture:
+        if min(picture.size) >= side:
+          found.append(np.asarray(picture.convert("RGB")))
+  return found
+
+
+def crops(found: list[np.ndarray], seed: int, steps: int):
+  """float32 [ROWS, SIDE, SIDE, 3] from 0 to 1 for each step."""
+  rng = np.random.default_rng(seed)
+  for _ in range(steps):
+    batch = []
+    for index in rng.integers(len(found), size=ROWS):
+      x = found[index]
+      top, left = (rng.integers(size - SIDE + 1) for size in x.shape[:2])
+      batch.append(x[top : top + SIDE, left : left + SIDE])
+    yield np.stack(batch).astype(np.float32) / 255
+
+
+def of_test(path: pathlib.Path) -> np.ndarray:
+  """float32 [N, TEST_SIDE, TEST_SIDE, 3] from 0 to 1, the middles."""
+  middles = []
+  for x in pictures(path, TEST_SIDE):
+    top, left = ((size - TEST_SIDE) // 2 for size in x.shape[:2])
+    middles.append(x[top : top + TEST_SIDE, left : left + TEST_SIDE])
+  return np.stack(middles).astype(np.float32) / 255
+
+
+def of_batches(test: np.ndarray, run) -> dict[str, float]:
+  """Mean bits a pixel and PSNR, of a function of a batch that gives bits and pictures [0, 1]."""
+  rates, quality = [], []
+  for start in range(0, len(test), 10):
+    x = test[start : start + 10]
+    bits, y = run(x)
+    rates += list(np.asarray(bits) / TEST_SIDE**2)
+    errors = np.square(np.clip(np.asarray(y), 0, 1) - x).reshape(len(x), -1).mean(axis=1)
+    quality += list(-10 * np.log10(errors))
+  return {"bits": float(np.mean(rates)), "psnr": float(np.mean(quality))}
+
+
+def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
+  import jax
+
+  from jaxcodec import functional as F
+  from jaxcodec.data.pictures import Pictures
+  from jaxcodec.image.hyperprior import ScaleHyperprior
+  from jaxcodec.training import rate_distortion
+  from jaxcodec.training.config import Adam, LearningRate
+
+  config = rate_distortion.TrainPictures(
+    name="hyperprior",
+    codec=ScaleHyperprior(filters=options.filters, latents=options.latents),
+    data=Pictures(size=(SIDE, SIDE)),
+    batch_size=ROWS,
+    num_steps=options.steps,
+    optimizer=Adam(rate=LearningRate(peak=RATE, cosine=True), clip_norm=CLIP),
+    lambdas=(trade_off, trade_off),
+    median_rate=1e-3,
+  )
+  key = jax.random.key(seed)
+  state = jax.jit(rate_distortion.init_state, static_argnames="config")(key, config=config)
+  step = jax.jit(rate_distortion.train_step, static_argnames="config", donate_argnums=0)
+  for x in crops(train, seed, options.steps):
+    state, _ = step(state, 2 * x - 1, key, config=config)
+
+  @jax.jit
+  def run(x):
+    coded = config.codec.apply({"params": state.params}, 2 * x - 1)
+    bits = [
+      F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()
+    ]
+    return sum(bits[1:], bits[0]), (coded.x_hat + 1) / 2
+
+  return of_batches(test, run)
+
+
+def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
+  import compressai.models
+  import torch
+
+  torch.manual_seed(seed)
+  device = "cuda" if torch.cuda.is_available() else "cpu"
+  model = compressai.models.ScaleHyperprior(options.filters, options.latents).to(device).train()
+  medians = [p for name, p in model.named_parameters() if name.endswith("quantiles")]
+  rest = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
+  adam, of_medians = torch.optim.Adam(rest, RATE), torch.optim.Adam(medians, 1e-3)
+
+  def bits_of(likelihoods):
+    return sum(-p.log2().flatten(1).sum(dim=1) for p in likelihoods.values())
+
+  def tensor(x):
+    return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
+
+  for step, batch in enumerate(crops(train, seed, options.steps)):
+    for group in adam.param_groups:
+      group["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
+    x = tensor(batch)
+    out = model(x)
+    rate = bits_of(out["likelihoods"]).mean() / SIDE**2
+    loss = rate + trade_off * 255**2 * (out["x_hat"] - x).square().mean()
+    adam.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(rest, CLIP)
+    adam.step()
+    of_medians.zero_grad()
+    model.aux_loss().backward()
+    of_medians.step()
+  model.eval()
+
+  @torch.no_grad()
+  def run(x):
+    out = model(tensor(x))
+    return bits_of(out["likelihoods"]).cpu().numpy(), out["x_hat"].permute(0, 2, 3, 1).cpu().numpy()
+
+  return of_batches(test, run)
+
+
+SIDES = {"jaxcodec": train_ours, "CompressAI": train_theirs}
+
+
+def serve(options) -> None:
+  """One side's models, each a line of JSON as it ends."""
+  train, test = pictures(options.train, SIDE), of_test(options.test)
+  for seed in range(options.seeds):
+    for trade_off in options.lambdas:
+      found = SIDES[options.side](options, trade_off, seed, train, test)
+      line = {"side": options.side, "seed": seed, "lambda": trade_off, **found}
+      print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--train", type=pathlib.Path, required=True)
+  parser.add_argument("--test", type=pathlib.Path, required=True)
+  parser.add_argument("--peer", help="the interpreter with CompressAI")
+  parser.add_argument("--steps", type=int, default=2000)
+  parser.add_argument("--seeds", type=int, default=2)
+  parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS)
+  parser.add_argument("--filters", type=int, default=64)
+  parser.add_argument("--latents", type=int, default=96)
+  parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  if options.side:
+    serve(options)
+    return
+  rows = []
+  for side, python in {"jaxcodec": sys.executable, "CompressAI": options.peer}.items():
+    command = [python, "-m", "benchmarks.systems.hyperprior", *sys.argv[1:], "--side", side]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+      for line in process.stdout:
+        rows.append(json.loads(line))
+        print(line.strip(), file=sys.stderr, flush=True)
+    if process.returncode:
+      raise SystemExit(f"{side} ended early")
+  report(rows, options)
+
+
+def report(rows: list[dict], options) -> None:
+  from jaxcodec.metrics.picture import bd_rate
+
+  def curve(side, seeds):
+    points = [
+      [r for r in rows if (r["side"], r["lambda"]) == (side, x) and r["seed"] in seeds]
+      for x in options.lambdas
+    ]
+    return [[float(np.mean([r[of] for r in p])) for p in points] for of in ("bits", "psnr")]
+
+  print(f"{options.steps} steps of {ROWS} crops of {SIDE}, {options.seeds} seeds\n")
+  print("| lambda | jaxcodec, bits/pixel | PSNR, dB | CompressAI, bits/pixel | PSNR, dB |")
+  print("|---:|---:|---:|---:|---:|")
+  every = range(options.seeds)
+  curves = {side: curve(side, every) for side in SIDES}
+  columns = [column for side in curves.values() for column in side]
+  for x, *row in zip(options.lambdas, *columns, strict=True):
+    print(f"| {x} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+  for seed in every:
+    rate = bd_rate(*curve("CompressAI", [seed]), *curve("jaxcodec", [seed]))
+    print(f"\nBD-rate to CompressAI, seed {seed}: {rate:+.2f} %")
+  rate = bd_rate(*curves["CompressAI"], *curves["jaxcodec"])
+  print(f"\nBD-rate to CompressAI, means over seeds: {rate:+.2f} %")
+
+
+if __name__ == "__main__":
+  main()
