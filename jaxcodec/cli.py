@@ -130,17 +130,26 @@ def _export(options: argparse.Namespace) -> None:
   import numpy as np
 
   from jaxcodec.hub import native
+  from jaxcodec.image.latent_codec import LatentCodec
 
-  terminal.check_output(options.output, options.force)
-  path = pathlib.Path(options.output)
-  if path.suffix != ".safetensors":
-    raise terminal.UsageError(f"{path} must end with .safetensors")
-  codec = terminal.load(options.codec)
+  path, dtype = pathlib.Path(options.output), np.float16 if options.half else np.float32
+  as_file = path.suffix == ".safetensors"
+  if path.suffix and not as_file:
+    raise terminal.UsageError(f"{path}: end it with .safetensors, or with nothing for a directory")
+  if as_file or not options.force:
+    terminal.check_output(options.output, options.force)
+  codec = terminal.load_any(options.codec)
+  if isinstance(codec, LatentCodec) and as_file:
+    raise terminal.UsageError(f"codec {codec.name} is one of pictures: name a directory to make")
   try:
-    native.save_file(codec, path, dtype=np.float16 if options.half else np.float32)
+    if as_file:
+      native.save_file(codec, path, dtype=dtype)
+    else:
+      native.save(codec, path, dtype=dtype)
   except ValueError as error:
     raise terminal.UsageError(str(error)) from None
-  terminal.say(f"{path}: codec {codec.name}, {path.stat().st_size} bytes")
+  size = sum(p.stat().st_size for p in ([path] if as_file else path.iterdir()))
+  terminal.say(f"{path}: codec {codec.name}, {size} bytes")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -247,9 +256,9 @@ def _parser() -> argparse.ArgumentParser:
   demo.add_argument("--codec", default=terminal.SOUND_CODEC, **codec)
   demo.add_argument("--picture-codec", default=terminal.PICTURE_CODEC, **codec)
   demo.add_argument("--force", **force)
-  export = command("export", _export, "Writes a codec, such as a training run's, as one file.")
+  export = command("export", _export, "Writes a codec, such as a training run's, for --codec.")
   export.add_argument("codec", help="the directory of a run or of a codec")
-  export.add_argument("output", help="a .safetensors file, which --codec takes")
+  export.add_argument("output", help="a .safetensors file, or a directory to make")
   export.add_argument("--half", action="store_true", help="weights of 16 bits")
   export.add_argument("--force", **force)
   evaluate = command("evaluate", cli_evaluate.evaluate, "Codes a folder's files and measures.")

@@ -44,6 +44,19 @@ def test_the_command_codes_a_picture_with_it_unasked(tmp_path, capsys):
   assert "give one of --quality" in capsys.readouterr().err
 
 
+def test_export_writes_it_to_a_directory(tmp_path, capsys):
+  call = ["export", "photo"]
+  assert cli.main([*call, str(tmp_path / "a"), "--half"]) == 0
+  assert jaxcodec.load(tmp_path / "a").module == jaxcodec.load("photo").module
+  assert cli.main([*call, str(tmp_path / "a")]) == 2
+  assert cli.main([*call, str(tmp_path / "a.safetensors")]) == 2
+  assert cli.main([*call, str(tmp_path / "a.zip")]) == 2
+  said = capsys.readouterr().err.splitlines()
+  assert "is a directory" in said[-3]
+  assert "name a directory" in said[-2]
+  assert "end it with .safetensors" in said[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_it_takes_a_third_fewer_bytes_than_jpeg_on_photographs(data):

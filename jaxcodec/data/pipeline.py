@@ -4,7 +4,7 @@ So a run goes on where it stopped without a saved position, any number of proces
 global batches, each its rows of them, and neither threads nor workers change what comes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -144,8 +144,11 @@ def dataset(
   return grain.MapDataset.source(_Batches(rows, sizes, order, process, processes))
 
 
-def batches(config: Data, data, start: int = 0) -> Iterator:
-  """The batches of `dataset` from step `start` on, read ahead by threads or workers."""
+def batches(config: Data, data, start: int = 0):
+  """The batches of `dataset` from step `start` on, read ahead by threads or workers.
+
+  A `grain.DatasetIterator`; `close` ends what reads ahead.
+  """
   import grain
   from absl import flags
 

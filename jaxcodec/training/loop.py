@@ -70,13 +70,14 @@ def run(
       state = checkpoints.restore(checkpointer, shapes, shardings)
     first = int(state.step)
     place = functools.partial(_global, mesh=mesh)
-    batches = map(place, pipeline.batches(config.data, data, first))
+    source = pipeline.batches(config.data, data, first)
+    batches = map(place, source)
     objectives, traced = [], min(first + 3, config.num_steps - 1)
     following = next(batches, None)
     metrics: dict[str, Any] = {}
     writes = jax.process_index() == 0
     log = watch.Log(workdir, first, config.num_steps, quiet=quiet or not writes, writes=writes)
-    with contextlib.ExitStack() as tracing, log:
+    with contextlib.closing(source), contextlib.ExitStack() as tracing, log:
       for step in range(first, config.num_steps):
         batch = following
         state = task.prepare(state, key, data, step, place)

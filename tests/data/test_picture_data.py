@@ -1,5 +1,8 @@
 """Crops of pictures and videos: where they come from, and that seed and step decide them."""
 
+import contextlib
+import dataclasses
+import multiprocessing
 import pickle
 
 import av
@@ -55,6 +58,19 @@ def test_a_crop_is_what_the_picture_has_there(pictures):
   np.testing.assert_array_equal(pickle.loads(cloudpickle.dumps(data))[7], data[7])
   halves = [make(config, process=p, processes=2)[3] for p in range(2)]
   np.testing.assert_array_equal(np.concatenate(halves), data[3])
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches_and_end(pictures):
+  config = Pictures(sources=(str(pictures),), size=(16, 16))
+  data = make(config)
+  with contextlib.closing(
+    pipeline.batches(dataclasses.replace(config, num_workers=2), data, 2)
+  ) as found:
+    batches = [next(found) for _ in range(4)]
+  for batch, wanted in zip(batches, (data[i] for i in range(2, 6)), strict=True):
+    np.testing.assert_array_equal(batch, wanted)
+  assert not [p for p in multiprocessing.active_children() if p.is_alive()]
 
 
 def test_pictures_are_scaled_turned_and_made_grey(tmp_path):
