@@ -76,20 +76,21 @@ def encode(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> b
   """
   networks = codec.networks
   y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None], quality))
-  coded: list[bytes] = []
+  writers: list[coder.Writer] = []
   steps = passes_lib.passes(codec.module, networks, y.shape[:2])
   try:
     part = next(steps)
     while True:
-      values = (z if part.of_z else y)[part.places]
+      values = (z if part.of_z else y)[(*part.places, part.channels)]
       symbols = np.rint(values.astype(np.float64) - part.means / UNIT)
       if not np.isfinite(symbols).all():
         raise ValueError("a latent of the picture is not finite")
-      tables = codec.tables if part.of_z else coder.normal_tables()
-      coded.append(coder.encode(symbols.ravel(), part.tables.ravel(), tables))
+      if not part.goes_on:
+        writers.append(coder.Writer(codec.tables if part.of_z else coder.normal_tables()))
+      writers[-1].put(symbols.ravel(), part.tables.ravel())
       part = steps.send(symbols)
   except StopIteration:
-    return b"".join(coded)
+    return b"".join(writer.done() for writer in writers)
 
 
 def decode(
@@ -107,14 +108,17 @@ def decode(
 def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> np.ndarray:
   """Latents float32 [H / 16, W / 16, M] of `encode`'s bytes; the same bits on every machine."""
   steps = passes_lib.passes(codec.module, codec.networks, (height // 16, width // 16))
-  at = 0
+  reader: coder.Reader | None = None
   try:
     part = next(steps)
     while True:
-      tables = codec.tables if part.of_z else coder.normal_tables()
-      symbols, at = coder.decode(data, at, part.tables.ravel(), tables)
+      if reader is None or not part.goes_on:
+        at = reader.finish() if reader else 0
+        reader = coder.Reader(data, at, codec.tables if part.of_z else coder.normal_tables())
+      symbols = reader.take(part.tables.ravel())
       part = steps.send(symbols.reshape(part.means.shape))
   except StopIteration as end:
+    at = reader.finish() if reader else 0
     if at != len(data):
       raise CodecError(f"{len(data) - at} bytes too many after the latents") from None
     return (end.value / UNIT).astype(np.float32)
