@@ -45,6 +45,19 @@ class Layer(NamedTuple):
   shift: int
 
 
+class Depthwise(NamedTuple):
+  """A convolution of each channel by itself, stride 1, outputs times 2^shift.
+
+  Attributes:
+    kernel: [h, w, C], of odd sides.
+    bias: [C].
+  """
+
+  kernel: np.ndarray
+  bias: np.ndarray
+  shift: int
+
+
 def conv(kernel, bias, mask=None) -> Layer:
   """An odd kernel [h, w, in, out] with zeros around, stride 1; `mask` as in layers.picture."""
   whole, shift = _weights(kernel if mask is None else np.asarray(kernel, np.float32) * mask)
@@ -83,9 +96,22 @@ def subpixel(kernel, bias) -> Layer:
   return Layer(tuple(phases), 2, shift)
 
 
-def apply(layer: Layer, x: np.ndarray) -> np.ndarray:
+def depthwise(kernel, bias) -> Depthwise:
+  """An odd kernel [h, w, C] with zeros around, as `functional.depthwise_conv2d`."""
+  whole, shift = _weights(kernel)
+  return Depthwise(whole, _biases(bias), shift)
+
+
+def apply(layer: Layer | Depthwise, x: np.ndarray) -> np.ndarray:
   """[H, W, in] to [H stride, W stride, out]."""
   height, width, _ = x.shape
+  if isinstance(layer, Depthwise):
+    rows, columns, _ = layer.kernel.shape
+    padded = np.pad(x, ((rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    sums = np.broadcast_to(layer.bias * 2.0**layer.shift, x.shape).copy()
+    for i, j in np.ndindex(rows, columns):
+      sums += padded[i : i + height, j : j + width] * layer.kernel[i, j]
+    return _descaled(sums, layer.shift)
   rows, columns = (part.ravel() for part in np.mgrid[:height, :width])
   size = layer.phases[0].matrix.shape[1]
   y = np.empty((height, layer.stride, width, layer.stride, size))
@@ -110,7 +136,7 @@ def relu(x: np.ndarray) -> np.ndarray:
   return np.maximum(x, 0)
 
 
-def run(layers: Sequence[Layer], activation, x: np.ndarray) -> np.ndarray:
+def run(layers: Sequence[Layer | Depthwise], activation, x: np.ndarray) -> np.ndarray:
   """Layers with an activation between each two."""
   for layer in layers[:-1]:
     x = activation(apply(layer, x))
@@ -150,5 +176,8 @@ def _gather(x: np.ndarray, taps, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 
 def _shifted(phase: Phase, shift: int, inputs: np.ndarray) -> np.ndarray:
-  sums = inputs @ phase.matrix + phase.bias * 2.0**shift
+  return _descaled(inputs @ phase.matrix + phase.bias * 2.0**shift, shift)
+
+
+def _descaled(sums: np.ndarray, shift: int) -> np.ndarray:
   return np.clip(np.floor(sums * 2.0**-shift + 0.5), -LIMIT, LIMIT)

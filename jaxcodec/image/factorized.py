@@ -26,6 +26,6 @@ class FactorizedPrior(PictureCodec):
     return y  # Latents are their own side information: they have tables of their own.
 
   def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
-    y_hat, likelihood = self.side_information(z, key, rounded)
+    y_hat, likelihood = self.side_information(y, key, rounded)
     aux_loss = self.entropy_bottleneck.quantile_loss()
     return Coded(self.synthesise(y_hat, quality), y_hat, {"y": likelihood}, aux_loss)

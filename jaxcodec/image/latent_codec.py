@@ -14,6 +14,7 @@ from jaxcodec.errors import CodecError
 from jaxcodec.fingerprint import digest
 from jaxcodec.functional.exact import UNIT
 from jaxcodec.image import passes as passes_lib
+from jaxcodec.image.parts import in_file
 from jaxcodec.image.picture_codec import PictureCodec
 
 
@@ -66,16 +67,25 @@ def _probabilities(params: Any):
   return bottleneck.apply({"params": own}, z, method="likelihood").T
 
 
-def encode(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> bytes:
+def encode(
+  codec: LatentCodec,
+  x: np.ndarray,
+  quality: float | None = None,
+  latents: tuple[np.ndarray, np.ndarray] | None = None,
+) -> bytes:
   """The latents of a picture [H, W, 3] in [-1, 1], H and W multiples of the codec's.
 
-  `quality` is that of `PictureCodec`, for codecs that have many.
+  `quality` is that of `PictureCodec`, for codecs that have many; `latents` are y and z if they are
+  not to be those of the analysis.
 
   Raises:
     ValueError: if there are no files of the codec, or a latent is too large for one.
   """
   networks = codec.networks
-  y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None], quality))
+  if latents is None:
+    y, z = (np.asarray(part)[0] for part in analysed(codec, x[None], quality))
+  else:
+    y, z = latents
   writers: list[coder.Writer] = []
   steps = passes_lib.passes(codec.module, networks, y.shape[:2])
   try:
@@ -87,7 +97,9 @@ def encode(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> b
         raise ValueError("a latent of the picture is not finite")
       if not part.goes_on:
         writers.append(coder.Writer(codec.tables if part.of_z else coder.normal_tables()))
-      writers[-1].put(symbols.ravel(), part.tables.ravel())
+      coded = in_file(part)
+      symbols = np.where(coded, symbols, 0)
+      writers[-1].put(symbols[coded], part.tables[coded])
       part = steps.send(symbols)
   except StopIteration:
     return b"".join(writer.done() for writer in writers)
@@ -115,8 +127,10 @@ def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> 
       if reader is None or not part.goes_on:
         at = reader.finish() if reader else 0
         reader = coder.Reader(data, at, codec.tables if part.of_z else coder.normal_tables())
-      symbols = reader.take(part.tables.ravel())
-      part = steps.send(symbols.reshape(part.means.shape))
+      coded = in_file(part)
+      symbols = np.zeros(coded.shape, np.int64)
+      symbols[coded] = reader.take(part.tables[coded])
+      part = steps.send(symbols)
   except StopIteration as end:
     at = reader.finish() if reader else 0
     if at != len(data):
@@ -124,7 +138,8 @@ def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> 
     return (end.value / UNIT).astype(np.float32)
 
 
-def _analyse(codec: LatentCodec, x, quality=None):
+def analysed(codec: LatentCodec, x, quality: float | None = None):
+  """`(y, z)` of pictures [B, H, W, 3], before rounding."""
   return _jit_analyse(codec.params, x, quality, module=codec.module)
 
 

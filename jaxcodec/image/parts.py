@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcodec.entropy import latents as coder
 from jaxcodec.functional import exact
-from jaxcodec.functional.exact import UNIT, Layer
+from jaxcodec.functional.exact import UNIT, Depthwise, Layer
 
 
 class Part(NamedTuple):
@@ -22,6 +22,7 @@ class Part(NamedTuple):
     tables: which table each of the latents [P, C] is under.
     means: what each is rounded about, [P, C], whole numbers in units of 1 / 4096.
     channels: which C of the channels they are.
+    coded: which of them are in the file, bool [P, C]; others are their means. None for all.
     goes_on: whether they are in the stream of the part before, which would be too short alone.
   """
 
@@ -31,9 +32,15 @@ class Part(NamedTuple):
   means: np.ndarray
   channels: slice = slice(None)
   goes_on: bool = False
+  coded: np.ndarray | None = None
 
 
 Passes = Generator[Part, np.ndarray, np.ndarray]
+
+
+def in_file(part: Part) -> np.ndarray:
+  """bool [P, C], the latents of a part that the file has."""
+  return np.broadcast_to(np.True_ if part.coded is None else part.coded, part.means.shape)
 
 
 def every_place(shape: tuple[int, int], there=True) -> tuple[np.ndarray, np.ndarray]:
@@ -64,16 +71,20 @@ def halves(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return scales, means
 
 
-def layers(params: Any) -> Sequence[Layer]:
+def layers(params: Any) -> Sequence[Layer | Depthwise]:
   """Exact layers of an `nn.Sequential`'s parameters, in their order."""
   names = sorted(params, key=lambda name: int(name.removeprefix("layers_")))
   return [layer(params[name]) for name in names]
 
 
-def layer(params: Any, mask: np.ndarray | None = None, *, stride: int = 2) -> Layer:
+def layer(params: Any, mask: np.ndarray | None = None, *, stride: int = 2):
   """The exact layer of a layer's parameters; `stride` is that of a transposed convolution."""
   if "shuffled" in params:
     return exact.subpixel(params["shuffled"]["kernel"], params["shuffled"]["bias"])
+  if "depthwise_kernel" in params:
+    return exact.depthwise(params["depthwise_kernel"], params["bias"])
+  if "kernel" in params and np.ndim(params["kernel"]) == 2:
+    return exact.conv(params["kernel"][None, None], params["bias"])
   if "transposed_kernel" in params:
     return exact.deconv(params["transposed_kernel"], params["bias"], stride)
   return exact.conv(params["kernel"], params["bias"], mask)

@@ -10,7 +10,7 @@ Shapes: y [h, w, M], z [h / 4, w / 4, N].
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,12 +19,14 @@ import numpy as np
 from jaxcodec.entropy import latents as coder
 from jaxcodec.functional import exact, exact_curves, picture_conv
 from jaxcodec.functional.exact import UNIT, Layer
+from jaxcodec.image import mlic_passes
 from jaxcodec.image.autoregressive import JointAutoregressive
 from jaxcodec.image.channelwise import SCALE_LEVELS, ChannelWise
 from jaxcodec.image.checkerboard import Checkerboard
 from jaxcodec.image.elic import Elic
 from jaxcodec.image.factorized import FactorizedPrior
 from jaxcodec.image.hyperprior import MeanScaleHyperprior, ScaleHyperprior
+from jaxcodec.image.mlic import Mlic
 from jaxcodec.image.parts import Part, Passes, every_place, halves, layer, layers, own_tables, under
 from jaxcodec.image.picture_codec import PictureCodec
 
@@ -34,11 +36,11 @@ class Networks(NamedTuple):
 
   Attributes:
     medians: whole numbers [C], of the channels of side information.
-    layers: lists of them by the names of their parameters.
+    layers: lists of them by the names of their parameters, of MLIC dicts of such.
   """
 
   medians: np.ndarray
-  layers: Mapping[str, Sequence[Layer]]
+  layers: Mapping[str, Any]
 
 
 # Whose files are read by networks of these names, where they are there.
@@ -56,9 +58,11 @@ def networks(module: PictureCodec, params: Any) -> Networks:
     raise ValueError(f"there are no files of {type(module).__name__} codecs")
   params = jax.tree.map(np.asarray, params)
   medians = exact.whole(params["entropy_bottleneck"]["quantiles"][:, 1])
+  if isinstance(module, Mlic):
+    return Networks(medians, mlic_passes.networks(params))
   raster = isinstance(module, JointAutoregressive)
   mask = picture_conv.raster_mask(5) if raster else picture_conv.checkerboard_mask(5)
-  found: dict[str, Sequence[Layer]] = {}
+  found: dict[str, Any] = {}
   for name, own in params.items():
     if name.startswith("context_prediction"):
       found[name] = [layer(own, mask)]
@@ -175,6 +179,7 @@ _PASSES: dict[type[PictureCodec], Callable[..., Passes]] = {
   JointAutoregressive: _raster,
   ChannelWise: _channel_wise,
   Elic: _elic,
+  Mlic: mlic_passes.passes,
 }
 
 

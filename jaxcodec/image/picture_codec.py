@@ -133,6 +133,22 @@ class Gains(nn.Module):
     return factors[:, None, None] if quality.ndim else factors
 
 
+def rate_distortion(x, coded: Coded, trade_off, there=None):
+  """`(bits, squared_error, loss)` of each picture [B].
+
+  Bits are a pixel's, the squared error is that of samples from 0 to 255, and the loss is bits plus
+  `trade_off` times the error: lambda as in Ballé et al., https://arxiv.org/abs/1802.01436, as
+  CompressAI counts it. `there` [H, W, 1] is one for pixels that count, None for all.
+  """
+  there = jnp.ones((*x.shape[1:3], 1), x.dtype) if there is None else there
+  pixels = there.sum()
+  each = [F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()]
+  bits = sum(each[1:], each[0]) / pixels
+  squared = there * jnp.square(127.5 * (coded.x_hat - x))
+  squared = squared.sum(axis=(1, 2, 3)) / (pixels * x.shape[-1])
+  return bits, squared, bits + trade_off * squared
+
+
 def priced(y, y_hat, key):
   """Latents as their likelihood is taken: as they are rounded, or with noise for it."""
   return y_hat if key is None else F.uniform_noise(key, y)

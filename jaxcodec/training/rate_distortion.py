@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxcodec import functional as F
 from jaxcodec.data.pictures import Pictures
-from jaxcodec.image.picture_codec import PictureCodec
+from jaxcodec.image.picture_codec import PictureCodec, rate_distortion
 from jaxcodec.training.config import Adam, Mesh, Muon
 from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, plain_state
@@ -118,20 +117,6 @@ def _gradients(params, batch, key, config: TrainPictures):
   keys = jax.random.split(key, config.accumulate)
   _, found = jax.lax.scan(lambda _, part: (None, gradient(params, *part)), None, (parts, keys))
   return jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
-
-
-def rate_distortion(x, coded, trade_off):
-  """`(bits, squared_error, loss)` of each picture [B].
-
-  Bits are a pixel's, the squared error is that of samples from 0 to 255, and the loss is bits plus
-  `trade_off` times the error: lambda as in Ballé et al., https://arxiv.org/abs/1802.01436, as
-  CompressAI counts it.
-  """
-  pixels = x.shape[1] * x.shape[2]
-  each = [F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()]
-  bits = sum(each[1:], each[0]) / pixels
-  squared = jnp.square(127.5 * (coded.x_hat - x)).reshape(len(x), -1).mean(axis=1)
-  return bits, squared, bits + trade_off * squared
 
 
 def _loss(params, x, key, config: TrainPictures):

@@ -60,7 +60,7 @@ def test_a_picture_of_odd_size_comes_back_exactly_so(case):
   latents = latent_codec.decode_latents(found, container.read_picture(data), height, 128)
   # What the analysis gives, to half a step of rounding; a foretold residual adds up to another.
   padded = np.pad(X, ((0, 0), (0, height - 65), (0, 1), (0, 0)), mode="edge")
-  own, _ = latent_codec._analyse(found, padded)
+  own, _ = latent_codec.analysed(found, padded)
   most = 1.0 if case == "channelwise" else 0.5
   assert np.abs(latents - np.asarray(own)[0]).max() <= most + 1e-3
 
