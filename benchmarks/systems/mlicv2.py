@@ -2,21 +2,23 @@
 
 Command: python -m benchmarks.systems.mlicv2 --data PHOTOS_DIR
 
-PHOTOS_DIR holds `photos_train.tar` and `photos_test.tar`. Transforms are trained end to end with
-side information alone, once with residual blocks and once with token mixing. On the latents of the
-former every entropy model then takes the same steps in the same order, from the same side
-information; the error of a latent counts there what it adds to the picture's. Figures are of test
-photographs through the whole codec: bits by their likelihoods, squared errors of samples from 0 to
-255, and the loss, bits a pixel + 0.013 times the error. Means and standard deviations over seeds;
+PHOTOS_DIR holds `photos_train.tar` and `photos_test.tar`. Latents are those of the bundled `photo`
+codec at quality 50: the channels of most energy, so that entropy models of three small slices take
+minutes. Each model has the same steps, crops and learning rate, and its own side information; its
+loss is bits a pixel plus lambda times what its latents' errors add to the picture's squared error,
+to first order. Figures are of test photographs, means and standard deviations over seeds;
 differences are within a seed.
+
+Transforms are trained end to end with side information alone; latents are refined for the `photo`
+codec itself, whose lambda at that quality is known.
 """
 
 import argparse
-import dataclasses
 import functools
 import io
 import pathlib
 import tarfile
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,87 +30,93 @@ from benchmarks.systems.short_runs import spread
 from jaxcodec import functional as F, terminal
 from jaxcodec.data import pipeline
 from jaxcodec.data.pictures import Pictures
+from jaxcodec.hub.load import load_picture
 from jaxcodec.image import refine
-from jaxcodec.image.latent_codec import latent_codec
 from jaxcodec.image.mlic import Mlic, mlic_v2
 from jaxcodec.image.picture_codec import rate_distortion
-from jaxcodec.training.config import Adam, LearningRate
+from jaxcodec.training.config import LearningRate, Muon
 from jaxcodec.training.rate_distortion import TrainPictures, init_state, train_step
 
-LAMBDA = 0.013
-SIZES = {"filters": 32, "latents": 24, "slices": 3}
-ALONE = Mlic(**SIZES, references=())
+LEVEL, LAMBDA = 3.5, 0.0141  # Quality 50 of `photo`, halfway from 0.001 to 0.2 in logarithms.
+SIZES = {"filters": 24, "latents": 24, "slices": 3}
 PLUS = Mlic(**SIZES)
 PIECES = {
-  "side information alone": ALONE,
-  "channel, local": Mlic(**SIZES, references=("channel", "local")),
+  "side information alone": PLUS.clone(references=()),
+  "channel, local": PLUS.clone(references=("channel", "local")),
   "MLIC++": PLUS,
   "MLIC++, first": PLUS.clone(references=(*PLUS.references, "first")),
   "MLIC++, reweighted": PLUS.clone(reweighted=True),
   "MLIC++, rotary": PLUS.clone(rotary=True),
   "MLIC++, left out": PLUS.clone(skip_below=0.12),
-  "MLICv2 but its transforms": mlic_v2(**SIZES).clone(mixing=0),
+  "all of these": mlic_v2(**SIZES).clone(mixing=0),
 }
+ALONE = Mlic(filters=32, latents=24, slices=1, references=())
 TRANSFORMS = {"residual blocks": ALONE, "token mixing": ALONE.clone(mixing=1)}
-SHARED = ("g_a", "g_s", "h_a", "h_s", "entropy_bottleneck")
-BATCH = 16
+
+
+class Latents(NamedTuple):
+  """Attributes:
+  train: [steps, batch, 8, 8, M] of crops of 128 x 128.
+  test: [count, 8, 8, M].
+  weights: [M], the squared error of a picture's samples for one of a latent.
+  """
+
+  train: np.ndarray
+  test: np.ndarray
+  weights: np.ndarray
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True, metavar="PHOTOS_DIR")
-  parser.add_argument("--steps", type=int, default=500, help="of transforms")
-  parser.add_argument("--latent-steps", type=int, default=1500, help="of entropy models")
+  parser.add_argument("--steps", type=int, default=800, help="of entropy models")
+  parser.add_argument("--transform-steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--refine", type=int, default=300, help="steps of annealing a picture")
+  parser.add_argument("--refine", type=int, default=200, help="steps of annealing a picture")
+  parser.add_argument(
+    "--only", nargs="*", default=("pieces", "transforms", "refined"), metavar="PART"
+  )
   options = parser.parse_args()
   test = held_out(options.data)
-  transforms = {name: [] for name in TRANSFORMS}
-  pieces = {name: [] for name in PIECES}
-  sizes, refining = {}, []
-  for seed in range(options.seeds):
-    states = {}
-    for name, module in TRANSFORMS.items():
-      states[name] = trained(module, options.data, options.steps, seed)
-      transforms[name].append(figures(module, states[name], test))
-      terminal.say(f"seed {seed}: {name}: {transforms[name][-1]}")
-    base = states["residual blocks"]
-    latents = latents_of(base, options.data, seed)
-    weights = weights_of(base, latents[:8])
-    for name, module in PIECES.items():
-      params = fitted(module, base, latents, weights, options.latent_steps, seed)
-      sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(params))
-      pieces[name].append(figures(module, params, test))
-      terminal.say(f"seed {seed}: {name}: {pieces[name][-1]}")
-      if name == "MLIC++" and seed == 0:
-        refining = refined(module, params, test[:4], options.refine)
-        terminal.say(f"refined: {refining}")
-  print(f"{options.steps} steps of 8 crops of 64 x 64, {options.seeds} seeds\n")
-  table("transforms", transforms, "residual blocks")
-  print(f"\n{options.latent_steps} steps of the latents of {BATCH} crops of 128 x 128\n")
-  table("entropy model", pieces, "MLIC++", sizes)
-  print(f"\nMLIC++ of seed 0, four test photographs, {options.refine} steps each:\n")
-  print("| lambda by `trade_off_of` | loss | loss, refined | change |\n|---:|---:|---:|---:|")
-  for trade_off, before, after in refining:
-    print(f"| {trade_off:.4f} | {before:.4f} | {after:.4f} | {after / before - 1:+.1%} |")
+  if "refined" in options.only:
+    print(f"`photo` at quality 50, {options.refine} steps, middles of test photographs\n")
+    print("| lambda of its curve | loss | refined | change |\n|---:|---:|---:|---:|")
+    for trade_off, before, after in refined(test[::8], options.refine):
+      change = f"{100 * (after / before - 1):+.1f} %"
+      print(f"| {trade_off:.4f} | {before:.4f} | {after:.4f} | {change} |", flush=True)
+  if "pieces" in options.only:
+    found = {name: [] for name in PIECES}
+    for seed in range(options.seeds):
+      latents = latents_of(options.data, test, options.steps, seed)
+      for name, module in PIECES.items():
+        found[name].append(fitted(module, latents, options.steps, seed))
+        terminal.say(f"seed {seed}: {name}: {found[name][-1]}")
+    print(f"\n{options.steps} steps of 8 crops, {options.seeds} seeds\n")
+    table("entropy model", found, "MLIC++")
+  if "transforms" in options.only:
+    found = {name: [] for name in TRANSFORMS}
+    for seed in range(options.seeds):
+      for name, module in TRANSFORMS.items():
+        found[name].append(trained(module, options.data, test, options.transform_steps, seed))
+        terminal.say(f"seed {seed}: {name}: {found[name][-1]}")
+    print(f"\n{options.transform_steps} steps of 8 crops of 64 x 64, {options.seeds} seeds\n")
+    table("transforms", found, "residual blocks")
 
 
-def table(kind: str, found: dict[str, list], against: str, sizes=None) -> None:
-  head = f"| {kind} | bits/pixel | PSNR, dB | loss | loss against {against} |"
-  print(head + (" parameters |" if sizes else ""))
-  print("|---|---:|---:|---:|---:|" + ("---:|" if sizes else ""))
+def table(kind: str, found: dict[str, list], against: str) -> None:
+  """Of `(bits, squared error, loss, parameters)` of each run."""
+  print(f"| {kind} | parameters | bits/pixel | squared error | loss | against {against} |")
+  print("|---|---:|---:|---:|---:|---:|")
   reference = np.array(found[against])[:, 2]
   for name, runs in found.items():
-    bits, error, loss = np.array(runs).T
-    psnr = 10 * np.log10(255**2 / error)
-    change = 100 * (loss / reference - 1)
-    line = f"| {name} | {bits.mean():.4f} | {psnr.mean():.2f} | {spread(loss, 4)} "
-    line += f"| {spread(change, 2)} % |" if name != against else "| |"
-    print(line + (f" {sizes[name]} |" if sizes else ""))
+    bits, error, loss, sizes = np.array(runs).T
+    change = spread(100 * (loss / reference - 1), 2) + " %" if name != against else ""
+    line = f"| {name} | {int(sizes[0])} | {spread(bits, 4)} | {error.mean():.2f} "
+    print(f"{line}| {spread(loss, 4)} | {change} |")
 
 
 def held_out(folder: pathlib.Path, count: int = 32) -> np.ndarray:
-  """The middles, of 128 x 128, of the first test photographs: [count, 128, 128, 3]."""
+  """The middles, of 128 x 128, of test photographs: [count, 128, 128, 3]."""
   found = []
   with tarfile.open(folder / "photos_test.tar") as tar:
     for member in sorted(tar.getmembers(), key=lambda member: member.name)[::3][:count]:
@@ -119,28 +127,37 @@ def held_out(folder: pathlib.Path, count: int = 32) -> np.ndarray:
   return np.stack(found)
 
 
-def crops(folder: pathlib.Path, size: int, batch: int, steps: int, seed: int):
+def crops(folder: pathlib.Path, size: int, steps: int, seed: int):
   data = Pictures(size=(size, size), sources=(str(folder / "photos_train.tar"),))
-  return pipeline.dataset(data, ALONE, batch_size=batch, num_steps=steps, seed=seed)
-
-
-def config_of(module: Mlic, steps: int) -> TrainPictures:
-  return TrainPictures(
-    name="arm",
-    codec=module,
-    data=Pictures(size=(64, 64)),
-    batch_size=8,
-    num_steps=steps,
-    optimizer=Adam(rate=LearningRate(peak=2e-3, warmup_steps=20, cosine=True), clip_norm=1.0),
-    lambdas=(LAMBDA, LAMBDA),
-    average_decay=0.98,
-  )
+  return pipeline.dataset(data, ALONE, batch_size=8, num_steps=steps, seed=seed)
 
 
 @functools.cache
-def compiled(config: TrainPictures):
-  step = jax.jit(functools.partial(train_step, config=config), donate_argnums=0)
-  return jax.jit(functools.partial(init_state, config=config)), step
+def photo():
+  """`(analyse, synthesise)` of the bundled codec, on arrays."""
+  codec = load_picture("photo")
+
+  def run(method, x):
+    return codec.module.apply({"params": codec.params}, x, np.float32(LEVEL), method=method)
+
+  return jax.jit(lambda x: run("analyse", x)[0]), jax.jit(lambda y: run("synthesise", y))
+
+
+def latents_of(folder: pathlib.Path, test: np.ndarray, steps: int, seed: int) -> Latents:
+  """Of crops of a seed; there are half as many as steps."""
+  analyse, synthesise = photo()
+  data = crops(folder, 128, steps // 2, seed)
+  whole = np.stack([np.asarray(analyse(data[i])) for i in range(steps // 2)])
+  y = np.concatenate([np.asarray(analyse(part)) for part in np.split(test, 4)])
+  chosen = np.sort(np.argsort(y.var(axis=(0, 1, 2)))[::-1][: SIZES["latents"]])
+  start, weights = synthesise(y[:8]), []
+  for channel in chosen:
+    noise = np.random.default_rng(channel).uniform(-0.5, 0.5, y[:8, ..., 0].shape)
+    moved = y[:8].copy()
+    moved[..., channel] += noise
+    error = np.square(127.5 * (np.asarray(synthesise(moved)) - start)).mean()
+    weights.append(error / np.square(noise).mean())
+  return Latents(whole[..., chosen], y[..., chosen], np.array(weights, np.float32))
 
 
 def drawn(seed: int):
@@ -148,118 +165,111 @@ def drawn(seed: int):
   return jax.random.key(seed, impl="rbg")
 
 
-def trained(module: Mlic, folder: pathlib.Path, steps: int, seed: int):
-  """Parameters, averaged, after a run end to end."""
-  init, step = compiled(config_of(module, steps))
-  state, data = init(drawn(seed)), crops(folder, 64, 8, steps, seed)
-  for i in range(steps):
-    state, _ = step(state, data[i], drawn(seed))
-  if int(state.skipped):
-    raise RuntimeError(f"{int(state.skipped)} steps were not finite")
-  return jax.tree.map(jnp.asarray, state.average)
-
-
-def latents_of(params, folder: pathlib.Path, seed: int, batches: int = 64) -> np.ndarray:
-  """y of training crops: [batches, BATCH, 8, 8, M]."""
-  data = crops(folder, 128, BATCH, batches, seed + 1000)
-  return np.stack([np.asarray(analysed(params, data[i])) for i in range(batches)])
-
-
-@jax.jit
-def analysed(params, x):
-  return ALONE.apply({"params": params}, x, method="analyse")[0]
-
-
-@jax.jit
-def synthesised(params, y_hat):
-  return ALONE.apply({"params": params}, y_hat, method="synthesise")
-
-
-def weights_of(params, latents: np.ndarray) -> np.ndarray:
-  """[M]: the squared error of a picture's samples for one of a latent in each channel."""
-  y = jnp.asarray(latents[0])
-  start, found = synthesised(params, y), []
-  for channel in range(y.shape[-1]):
-    noise = np.random.default_rng(channel).uniform(-0.5, 0.5, y.shape[:3])
-    moved = synthesised(params, y.at[..., channel].add(noise))
-    found.append(float(jnp.square(127.5 * (moved - start)).mean() / np.square(noise).mean()))
-  return np.array(found, np.float32)
-
-
 @functools.cache
 def fitting(module: Mlic, steps: int):
-  """`(init, step, optimizer)` of an entropy model on latents."""
-  schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 20, steps)
+  """`(init, step, figures, optimizer)` of an entropy model on latents."""
+  schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, min(20, steps // 2), steps)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
-  def loss(moving, held, y, weights, key, selective):
-    params = moving | held
+  shapes = jax.eval_shape(module.init, drawn(0), jnp.zeros((1, 64, 64, 3)))["params"]
+  # What it makes of them nobody reads.
+  held = {name: jax.tree.map(jnp.zeros_like, shapes[name]) for name in ("g_a", "g_s")}
+
+  def parts(params, y, weights, key, **changes):
+    params = params | held
     z = module.apply({"params": params}, y, method="side")
-    changes = {"selective": selective} if module.skip_below else {}
     coded = module.apply({"params": params}, y, z, key, method="code", **changes)
     pixels = 256 * y[..., 0].size
     bits = sum(F.information_bits(part).sum() for part in coded.likelihoods.values()) / pixels
     error = (weights * jnp.square(coded.y_hat - y).mean(axis=(0, 1, 2))).sum()
-    return bits + LAMBDA * error + coded.aux_loss + jnp.mean(coded.penalty)
+    return bits, error, bits + LAMBDA * error, coded.aux_loss + jnp.mean(coded.penalty)
+
+  def loss(params, y, weights, key, selective):
+    changes = {"selective": selective} if module.skip_below else {}
+    return sum(parts(params, y, weights, key, **changes)[2:])
 
   @jax.jit
-  def step(moving, state, held, y, weights, key, selective):
-    gradient = jax.grad(loss)(moving, held, y, weights, key, selective)
+  def step(params, state, y, weights, key, selective):
+    gradient = jax.grad(loss)(params, y, weights, key, selective)
     updates, state = optimizer.update(gradient, state)
-    return optax.apply_updates(moving, updates), state
+    return optax.apply_updates(params, updates), state
 
-  example = jnp.zeros((1, 64, 64, 3))
-  return jax.jit(lambda key: module.init(key, example)["params"]), step, optimizer
+  def init(key):
+    params = module.init(key, jnp.zeros((1, 64, 64, 3)))["params"]
+    return {name: part for name, part in params.items() if name not in held}
+
+  figures = jax.jit(lambda params, y, weights: parts(params, y, weights, None)[:3])
+  return jax.jit(init), step, figures, optimizer
 
 
-def fitted(module: Mlic, base, latents, weights, steps: int, seed: int):
-  """Parameters of a codec whose entropy model was trained on the latents of the transforms."""
-  init, step, optimizer = fitting(module, steps)
-  params = init(drawn(seed)) | {name: base[name] for name in SHARED}
-  held = {name: params[name] for name in ("g_a", "g_s")}
-  moving = {name: part for name, part in params.items() if name not in held}
-  state, key = optimizer.init(moving), drawn(seed)
+def fitted(module: Mlic, latents: Latents, steps: int, seed: int):
+  """`(bits, error, loss, parameters)` of an entropy model after a run."""
+  init, step, figures, optimizer = fitting(module, steps)
+  params, key = init(drawn(seed)), drawn(seed)
+  state = optimizer.init(params)
   for i in range(steps):
-    y, late = latents[i % len(latents)], np.bool_(i >= 0.9 * steps)
-    moving, state = step(moving, state, held, y, weights, jax.random.fold_in(key, i), late)
-  return moving | held
+    y, late = latents.train[i % len(latents.train)], np.bool_(i >= 0.9 * steps)
+    step_key = jax.random.fold_in(key, i)
+    params, state = step(params, state, y, latents.weights, step_key, late)
+  size = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return *map(float, figures(params, latents.test, latents.weights)), size
+
+
+@functools.cache
+def training(module: Mlic, steps: int):
+  rate = LearningRate(peak=3e-3, warmup_steps=20, cosine=True)
+  config = TrainPictures(
+    name="arm",
+    codec=module,
+    data=Pictures(size=(64, 64)),
+    batch_size=8,
+    num_steps=steps,
+    optimizer=Muon(rate=rate, clip_norm=1.0),
+    lambdas=(LAMBDA, LAMBDA),
+    average_decay=0.98,
+  )
+  step = jax.jit(functools.partial(train_step, config=config), donate_argnums=0)
+  return jax.jit(functools.partial(init_state, config=config)), step
+
+
+def trained(module: Mlic, folder: pathlib.Path, test: np.ndarray, steps: int, seed: int):
+  """`(bits, error, loss, parameters)` of a codec after a run end to end."""
+  init, step = training(module, steps)
+  state, data = init(drawn(seed)), crops(folder, 64, steps, seed)
+  for i in range(steps):
+    state, _ = step(state, data[i], drawn(seed))
+  if int(state.skipped):
+    raise RuntimeError(f"{int(state.skipped)} steps were not finite")
+  size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  return *whole(module, state.average, test), size
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def priced(module: Mlic, params, y):
-  z = module.apply({"params": params}, y, method="side")
-  coded = module.apply({"params": params}, y, z, method="code")
-  return coded.likelihoods, coded.y_hat
+def _whole(module, params, x):
+  parts = rate_distortion(x, module.apply({"params": params}, x), LAMBDA)
+  return jnp.stack([part.mean() for part in parts])
 
 
-def figures(module: Mlic, params, x: np.ndarray) -> tuple[float, float, float]:
-  """`(bits a pixel, squared error, loss)`, means over pictures."""
-  if module.mixing:
-    coded = jax.jit(module.apply)({"params": params}, x)
-  else:
-    likelihoods, y_hat = priced(module, params, analysed(params, x))
-    coded = dataclasses.make_dataclass("Coded", ["likelihoods", "x_hat"])(
-      likelihoods, synthesised({name: params[name] for name in SHARED}, y_hat)
-    )
-  bits, error, loss = rate_distortion(x, coded, LAMBDA)
-  return float(bits.mean()), float(error.mean()), float(loss.mean())
+def whole(module: Mlic, params, x: np.ndarray) -> tuple[float, ...]:
+  """`(bits, error, loss)` of a codec, means over pictures."""
+  return tuple(map(float, np.mean([_whole(module, params, part) for part in np.split(x, 4)], 0)))
 
 
-def refined(module: Mlic, params, pictures: np.ndarray, steps: int) -> list:
-  """`(lambda as estimated, loss, loss after refining)` of each picture, rounded as in a file."""
-  codec, found = latent_codec(module, params, "arm"), []
+def refined(pictures: np.ndarray, steps: int):
+  """`(lambda of the curve, loss, loss after refining)` of each picture, rounded as in a file."""
+  codec = load_picture("photo")
 
   @jax.jit
   def loss(x, y, z):
-    coded = module.apply({"params": params}, y, z, method="code")
+    level = np.float32(LEVEL)
+    coded = codec.module.apply({"params": codec.params}, y, z, None, level, method="code")
     return rate_distortion(x, coded, LAMBDA)[2][0]
 
   for x in pictures:
-    y, z = module.apply({"params": params}, x[None], method="analyse")
-    better = refine.refined(codec, x, steps=steps, trade_off=LAMBDA)
+    own = refine.analysed(codec, x[None], LEVEL)
+    better = refine.refined(codec, x, LEVEL, steps=steps, trade_off=LAMBDA)
     after = loss(x[None], *(part[None] for part in better))
-    found.append((refine.trade_off_of(codec, x), float(loss(x[None], y, z)), float(after)))
-  return found
+    yield refine.trade_off_of(codec, x, LEVEL), float(loss(x[None], *own)), float(after)
 
 
 if __name__ == "__main__":

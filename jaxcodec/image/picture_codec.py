@@ -68,9 +68,9 @@ class PictureCodec(nn.Module):
     if self.levels:
       self.gains, self.inverse_gains = (Gains(self.levels, self.latents, s) for s in (1.0, -1.0))
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
-    """Pictures through the codec, as training and estimates see it."""
-    return self.code(*self.analyse(x, quality), key, quality)
+  def __call__(self, x, key=None, quality=None, **how) -> Coded:
+    """Pictures through the codec, as training and estimates see it; `how` is of `code`."""
+    return self.code(*self.analyse(x, quality), key, quality, **how)
 
   def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     """As `__call__`, from latents before rounding; `rounded` is how they are rounded."""

@@ -23,7 +23,7 @@ from jaxcodec.image.picture_codec import Rounded, rate_distortion
 _LENGTH = 2000  # Steps of the published schedule, and of Adam at its published rate.
 _RATE = 5e-3
 _NEAR = 1e-5  # No latent counts as nearer to a whole step than this.
-_DRAWS = 4  # Of noise, for an estimate of lambda.
+_ABOUT = 0.5  # Levels to each side of a quality that tell how a curve goes up.
 
 
 def refined(
@@ -42,13 +42,13 @@ def refined(
 
   Args:
     steps: of Adam; each takes a few times as long as decoding.
-    trade_off: what a squared error of samples from 0 to 255 counts in bits a pixel; None for what
-      the codec seems to have been trained with, see `trade_off_of`.
+    trade_off: what a squared error of samples from 0 to 255 counts in bits a pixel; None for that
+      of the codec's own curve, see `trade_off_of`.
     size: height and width of the part from the top left that counts; None for all of it.
     seed: of the noise.
 
   Raises:
-    ValueError: if `steps` or `trade_off` is not above zero.
+    ValueError: if `steps` or `trade_off` is not above zero, or as `trade_off_of`.
   """
   if steps < 1 or (trade_off is not None and not trade_off > 0):
     raise ValueError(f"refining takes steps and a trade-off above zero, not {steps}, {trade_off}")
@@ -93,30 +93,29 @@ def annealed(key, tau) -> Rounded:
 def trade_off_of(
   codec: LatentCodec,
   x: np.ndarray,
-  quality: float | None = None,
+  quality: float | None,
   *,
   size: tuple[int, int] | None = None,
 ) -> float:
-  """The lambda at which the codec seems to be trained, from a picture [H, W, 3].
+  """The lambda of a codec of many rates for a picture [H, W, 3]: bits for an error that its own
+  curve goes up at a quality, which is what it was trained for as far as it learnt it.
 
-  Where training has come to rest, no channel of y gains by a factor: what bits lose by it is lambda
-  times what the error wins. The lambda that comes nearest to that over all channels is taken.
   Arguments as of `refined`.
 
   Raises:
-    ValueError: if more bits would not make the picture better, as with weights that are not
-      trained.
+    ValueError: if it has one rate, or a higher quality does not cost bits or is not better.
   """
-  fixed = codec.params, x[None], _there(x, size), quality
-  latents = analysed(codec, x[None], quality)
-  found = [
-    _factors(latents, jax.random.key(draw), *fixed, module=codec.module) for draw in range(_DRAWS)
-  ]
-  bits, error = np.mean(np.asarray(found, np.float64), axis=0)
-  trade_off = float(-(bits * error).sum() / (error**2).sum())
-  if not trade_off > 0:
-    raise ValueError("the codec does not show what it was trained for: give a trade-off")
-  return trade_off
+  if quality is None:
+    raise ValueError("a codec of one quality does not show its trade-off: give one")
+  ends = (max(quality - _ABOUT, 0), min(quality + _ABOUT, codec.module.levels - 1))
+  there, found = _there(x, size), []
+  for end in ends:
+    latents = analysed(codec, x[None], end)
+    found.append(_parts(latents, codec.params, x[None], there, end, module=codec.module))
+  (bits, error), (more, less) = np.asarray(found, np.float64)
+  if not (more > bits and less < error):
+    raise ValueError("a higher quality is not better for its bits here: give a trade-off")
+  return float((more - bits) / (error - less))
 
 
 def _there(x: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -141,13 +140,7 @@ def _slope(latents, key, tau, *fixed, module):
 
 
 @functools.partial(jax.jit, static_argnames="module")
-def _factors(latents, key, params, x, there, quality, *, module):
-  """Slopes of bits and of the squared error by a factor of each channel of y, [2, M]."""
-
-  def both(factors):
-    y, z = latents
-    coded = module.apply({"params": params}, y * factors, z, key, quality, method="code")
-    bits, error, _ = rate_distortion(x, coded, 0.0, there)
-    return jnp.stack([bits[0], error[0]])
-
-  return jax.jacrev(both)(jnp.ones(latents[0].shape[-1]))
+def _parts(latents, params, x, there, quality, *, module):
+  """Bits a pixel and the squared error."""
+  coded = module.apply({"params": params}, *latents, quality=quality, method="code")
+  return jnp.stack([part[0] for part in rate_distortion(x, coded, 0.0, there)[:2]])
