@@ -19,7 +19,9 @@ UNIT = 1 << UNIT_BITS
 LIMIT = 1 << 22  # Of activations and biases: 1024 in real terms.
 _WEIGHT_BITS = 15
 _MOST_SHIFT = 29
-# LIMIT 2^15 2^14 and LIMIT 2^29 add up below 2^53.
+# What a layer sees of a latent: those of forged files go further. Times weights below 2^15 and 2^14
+# terms, and with LIMIT 2^29 for the bias, it adds up below 2^53.
+_MOST_INPUT = 1 << 23
 _MOST_TERMS = 1 << 14
 
 
@@ -106,6 +108,7 @@ def apply(layer: Layer | Depthwise, x: np.ndarray) -> np.ndarray:
   """[H, W, in] to [H stride, W stride, out]."""
   height, width, _ = x.shape
   if isinstance(layer, Depthwise):
+    x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
     rows, columns, _ = layer.kernel.shape
     padded = np.pad(x, ((rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
     sums = np.broadcast_to(layer.bias * 2.0**layer.shift, x.shape).copy()
@@ -170,6 +173,7 @@ def _phase(taps: dict[tuple[int, int], np.ndarray], bias: np.ndarray) -> Phase:
 def _gather(x: np.ndarray, taps, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
   """[N, taps C]: what each tap sees of x at each place, zeros outside."""
   reach = max(max(map(abs, tap)) for tap in taps)
+  x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
   padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
   parts = [padded[rows + reach + down, columns + reach + right] for down, right in taps]
   return np.concatenate(parts, axis=1)

@@ -5,6 +5,8 @@ Sources: Jiang et al., MLIC++, https://arxiv.org/abs/2307.15421, and its code
 (JiangWeibeta/MLIC, modules/transform/context.py).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +14,38 @@ import numpy as np
 _FAR = -100.0  # What the authors' mask adds; with -inf a row without keys would have no softmax.
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def neighbours(x, size: int):
   """What stands in the window about each place: [B, h, w, C] to [B, h, w, size^2, C].
 
-  The window is read row by row; outside the picture there are zeros. `size` is odd.
+  The window is read row by row; outside the picture there are zeros. `size` is odd. The gradient is
+  written out as a loop, as that of slices takes long to compile.
   """
   reach, (height, width) = size // 2, x.shape[1:3]
   padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
   parts = [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
   return jnp.stack(parts, axis=3)
+
+
+def _neighbours_fwd(x, size: int):
+  return neighbours(x, size), None
+
+
+def _neighbours_bwd(size: int, _, g):
+  batch, height, width, _, features = g.shape
+  start = jnp.zeros((batch, height + size - 1, width + size - 1, features), g.dtype)
+
+  def add(total, tap):
+    at = (0, tap[0] // size, tap[0] % size, 0)
+    seen = jax.lax.dynamic_slice(total, at, tap[1].shape)
+    return jax.lax.dynamic_update_slice(total, seen + tap[1], at), None
+
+  total, _ = jax.lax.scan(add, start, (jnp.arange(size * size), jnp.moveaxis(g, 3, 0)))
+  reach = size // 2
+  return (total[:, reach : reach + height, reach : reach + width],)
+
+
+neighbours.defvjp(_neighbours_fwd, _neighbours_bwd)
 
 
 def local_attention(q, k, v, bias, known):

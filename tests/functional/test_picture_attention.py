@@ -41,6 +41,33 @@ def real():
   return {name: np.asarray(y) for name, y in run(Q, K, V, PLACES, X).items()}
 
 
+def test_the_gradient_of_windows_adds_up_what_saw_a_place():
+  g = RNG.normal(size=(2, 4, 6, SIZE**2, 3)).astype(np.float32)
+  (found,) = jax.jit(lambda x: jax.vjp(lambda x: F.neighbours(x, SIZE), x)[1](g))(X)
+  want = np.zeros((2, 8, 10, 3))
+  for tap, (i, j) in enumerate(np.ndindex(SIZE, SIZE)):
+    want[:, i : i + 4, j : j + 6] += g[..., tap, :]
+  np.testing.assert_allclose(found, want[:, 2:6, 2:8], atol=1e-5)
+
+
+def test_a_depthwise_gradient_is_that_of_the_convolution_of_groups():
+  bias, g = np.float32([1, 2, 3]), RNG.normal(size=X.shape).astype(np.float32)
+
+  def grouped(x, kernel, bias):
+    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1]
+    kernel = kernel[:, :, None]
+    return bias + jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=groups
+    )
+
+  @jax.jit
+  def run(x, kernel, bias):
+    return [jax.vjp(f, x, kernel, bias)[1](g) for f in (F.depthwise_conv2d, grouped)]
+
+  for found, wanted in zip(*run(X, KERNEL, bias), strict=True):
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
 def test_a_window_is_read_row_by_row_with_zeros_outside(real):
   windows = real["windows"].reshape(2, 4, 6, SIZE, SIZE, 3)
   np.testing.assert_array_equal(windows[:, 1, 3, 1:, :], X[:, 0:4, 1:6])
