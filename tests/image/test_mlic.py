@@ -9,7 +9,9 @@ import pytest
 from drawn_weights import draw_mlic
 from random_params import draw_params
 from scipy import special
+from written_archive import Archive
 
+import jaxcodec
 from jaxcodec.errors import CodecError
 from jaxcodec.functional import exact
 from jaxcodec.functional.exact import UNIT
@@ -56,8 +58,13 @@ def test_a_context_equals_the_authors(name, contexts):
 
 
 @pytest.mark.slow
-def test_the_codec_equals_the_authors(published):
-  module, params = published
+def test_the_codec_equals_the_authors(published, tmp_path):
+  arrays = draw_mlic(json.loads(str(RECORDED["weights"])))
+  state = {f"module.{name}": array for name, array in arrays.items()}
+  Archive().write(tmp_path / "mlic.pth.tar", {"state_dict": state})
+  loaded = jaxcodec.load(tmp_path / "mlic.pth.tar")
+  module, params = loaded.module, loaded.params
+  assert module == published[0]
 
   @jax.jit
   def run(params, x):
