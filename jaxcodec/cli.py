@@ -188,6 +188,10 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument("--quality", type=float, metavar="Q", help="of a picture, 0 to 100; else 50")
   encode.add_argument("--target-bpp", type=float, metavar="BITS", help="at most, a pixel")
   encode.add_argument("--target-psnr", type=float, metavar="DB", help="of a picture, at least")
+  encode.add_argument("--refine", type=int, default=0, metavar="N", help="a picture, in N steps")
+  encode.add_argument(
+    "--trade-off", type=float, metavar="LAMBDA", help="of --refine: bits a pixel for an error of 1"
+  )
   encode.add_argument("--source-hash", action="store_true", help="SHA-256 of the input, kept")
   encode.add_argument(
     "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"

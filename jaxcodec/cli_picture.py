@@ -50,8 +50,17 @@ def _compress(options: argparse.Namespace):
   given = [options.quality, options.target_bpp, options.target_psnr]
   if given.count(None) < 2:
     raise terminal.UsageError("give one of --quality, --target-bpp and --target-psnr")
+  if options.refine < 0 or (options.trade_off is not None and not options.refine):
+    raise terminal.UsageError("--refine takes a number of steps, and --trade-off goes with it")
   if options.target_bpp is None and options.target_psnr is None:
-    return functools.partial(picture_file.compress, quality=options.quality)
+    return functools.partial(
+      picture_file.compress,
+      quality=options.quality,
+      refine=options.refine,
+      trade_off=options.trade_off,
+    )
+  if options.refine:
+    raise terminal.UsageError("--refine goes with --quality, not with a target")
   return functools.partial(
     picture_file.compress_to, bits_per_pixel=options.target_bpp, psnr=options.target_psnr
   )

@@ -30,6 +30,8 @@ def encode(options: argparse.Namespace) -> None:
     return
   if {options.quality, options.target_bpp, options.target_psnr} != {None}:
     raise terminal.UsageError("--quality, --target-bpp and --target-psnr are for pictures")
+  if options.refine or options.trade_off is not None:
+    raise terminal.UsageError("--refine and --trade-off are for pictures")
   bitrate = terminal.bitrate(codec, options.bitrate)
   name = terminal.name(options.input)
   if packets and (options.title or options.meta or options.source_hash):

@@ -12,6 +12,7 @@ from jaxcodec.errors import CodecError
 from jaxcodec.hub.load import bundled, load_picture
 from jaxcodec.image import files, latent_codec, passes
 from jaxcodec.image.latent_codec import LatentCodec
+from jaxcodec.image.refine import refined
 
 DEFAULT_QUALITY = 50.0
 
@@ -24,6 +25,8 @@ def compress(
   channels: int = 3,
   profile: bytes = b"",
   metadata: Mapping[str, str] | None = None,
+  refine: int = 0,
+  trade_off: float | None = None,
 ) -> bytes:
   """A picture as the bytes of a `.jxc` file.
 
@@ -35,6 +38,8 @@ def compress(
     channels: 1 says that the picture is grey, and is to be again.
     profile: the ICC profile of its colours.
     metadata: as of `bitstream.compress`.
+    refine, trade_off: steps that move the latents for this picture, 0 for none, and what an error
+      counts for them; see `image.refine.refined`.
 
   Raises:
     ValueError: if the shape, the type, quality, profile or metadata do not fit, or a sample is not
@@ -59,7 +64,10 @@ def compress(
   header = Header(streams=(described,), metadata=metadata or {})
   below, right = (-size % codec.module.multiple for size in (height, width))
   padded = np.pad(x[0].astype(np.float32), ((0, below), (0, right), (0, 0)), mode="edge")
-  payload = latent_codec.encode(codec, padded, _level(codec, stored))
+  level, latents = _level(codec, stored), None
+  if refine:
+    latents = refined(codec, padded, level, steps=refine, trade_off=trade_off, size=(height, width))
+  payload = latent_codec.encode(codec, padded, level, latents)
   return container.write(header, [container.picture_record(header, payload)])
 
 

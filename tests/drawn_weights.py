@@ -53,6 +53,36 @@ def _of_size(name: str, u: np.ndarray) -> np.ndarray:
   return gain * u * math.sqrt(3 / math.prod(u.shape[1:]))
 
 
+def draw_mlic(names_and_shapes: dict[str, list[int]], seed: int = 0) -> dict[str, np.ndarray]:
+  """An array for each name of an MLIC++ state dict, such that latents keep their size."""
+  words = np.random.PCG64(seed)
+  arrays = {}
+  for name, shape in names_and_shapes.items():
+    raw = words.random_raw(math.prod(shape)) >> np.uint64(40)
+    u = raw.astype(np.float64).reshape(shape) / 2**23 - 1  # In [-1, 1).
+    last = name.endswith("fusion.6.bias")
+    if last:  # Scales, the first half of the parameters, as wide as the latents.
+      u = 0.2 * u + 3 * (np.arange(len(u)) < len(u) / 2)
+    elif ".norm" in name and name.endswith("weight"):
+      u = 1 + 0.2 * u
+    elif name.endswith("relative_position_table"):
+      u = 0.5 * u
+    elif name.endswith(("lrp_transform.4.weight", "fusion.6.weight")):
+      u = 0.5 * u * math.sqrt(3 / math.prod(shape[1:]))
+    elif name == "g_a.analysis_transform.6.weight":
+      u = 4 * u * math.sqrt(3 / math.prod(shape[1:]))
+    elif len(shape) == 4 and not name.startswith(("g_a", "g_s")):
+      u = 1.4 * u * math.sqrt(3 / math.prod(shape[1:]))
+    elif len(shape) == 4:
+      gain = 0.5 if name.startswith("g_s") else 1.0
+      u = gain * u * math.sqrt(3 / math.prod(shape[1:]))
+    else:
+      arrays[name] = _of_size(name, u).astype(np.float32)
+      continue
+    arrays[name] = u.astype(np.float32)
+  return arrays
+
+
 def draw_sound(names_and_shapes: dict[str, list[int]], seed: int = 0) -> dict[str, np.ndarray]:
   """An array for each name of a sound codec's state dict, such that signals keep their size."""
   words = np.random.PCG64(seed)

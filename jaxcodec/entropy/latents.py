@@ -36,14 +36,9 @@ def encode(symbols: np.ndarray, rows: np.ndarray, cdf: np.ndarray) -> bytes:
   Raises:
     ValueError: if a symbol is further from zero than 2^20, or not under a table.
   """
-  symbols = symbols.astype(np.int64)
-  if symbols.size and np.abs(symbols).max() > MOST:
-    raise ValueError(f"a latent is {np.abs(symbols).max()} steps from its mean; at most {MOST}")
-  outside = np.abs(symbols) > REACH
-  inside = np.where(outside, SIZE - 1, symbols + REACH).astype(np.int32)
-  words = tables.encode(inside, rows, cdf, PRECISION)
-  escaped = [2 * (abs(v) - REACH - 1) + (v < 0) for v in symbols[outside].tolist()]
-  return varint(len(words) // 4) + words + b"".join(map(varint, escaped))
+  writer = Writer(cdf)
+  writer.put(symbols, rows)
+  return writer.done()
 
 
 def decode(data: bytes, at: int, rows: np.ndarray, cdf: np.ndarray) -> tuple[np.ndarray, int]:
@@ -52,20 +47,60 @@ def decode(data: bytes, at: int, rows: np.ndarray, cdf: np.ndarray) -> tuple[np.
   Raises:
     CodecError: if it ends too early or is visibly damaged.
   """
-  view = memoryview(data)
-  count, at = read_varint(view, at, "latents")
-  if count * 4 > len(data) - at:
-    raise CodecError("latents end before their last word")
-  found = tables.decode(bytes(view[at : at + 4 * count]), rows, cdf, PRECISION)
-  at += 4 * count
-  symbols = found.astype(np.int64) - REACH
-  for place in np.flatnonzero(found == SIZE - 1):
-    value, at = read_varint(view, at, "latents")
-    size = value // 2 + REACH + 1
-    if size > MOST:
-      raise CodecError("a latent is too far from its mean")
-    symbols[place] = -size if value % 2 else size
-  return symbols, at
+  reader = Reader(data, at, cdf)
+  symbols = reader.take(rows)
+  return symbols, reader.finish()
+
+
+class Writer:
+  """Parts of one stream, one after the other; arguments and errors as of `encode`."""
+
+  def __init__(self, cdf: np.ndarray):
+    self._stream = tables.Writer(cdf, PRECISION)
+    self._escaped: list[bytes] = []
+
+  def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    symbols = symbols.astype(np.int64)
+    if symbols.size and np.abs(symbols).max() > MOST:
+      raise ValueError(f"a latent is {np.abs(symbols).max()} steps from its mean; at most {MOST}")
+    outside = np.abs(symbols) > REACH
+    inside = np.where(outside, SIZE - 1, symbols + REACH).astype(np.int32)
+    self._stream.put(inside, rows)
+    far = symbols[outside].tolist()
+    self._escaped += [varint(2 * (abs(v) - REACH - 1) + (v < 0)) for v in far]
+
+  def done(self) -> bytes:
+    words = self._stream.words()
+    return varint(len(words) // 4) + words + b"".join(self._escaped)
+
+
+class Reader:
+  """The parts of the stream at `at` of some bytes; errors as of `decode`."""
+
+  def __init__(self, data: bytes, at: int, cdf: np.ndarray):
+    self._view = memoryview(data)
+    count, at = read_varint(self._view, at, "latents")
+    self._at = at + 4 * count
+    if self._at > len(data):
+      raise CodecError("latents end before their last word")
+    self._stream = tables.Reader(bytes(self._view[at : self._at]), cdf, PRECISION)
+
+  def take(self, rows: np.ndarray) -> np.ndarray:
+    """Symbols int64 [N] of the next part."""
+    found = self._stream.take(rows)
+    symbols = found.astype(np.int64) - REACH
+    for place in np.flatnonzero(found == SIZE - 1):
+      value, self._at = read_varint(self._view, self._at, "latents")
+      size = value // 2 + REACH + 1
+      if size > MOST:
+        raise CodecError("a latent is too far from its mean")
+      symbols[place] = -size if value % 2 else size
+    return symbols
+
+  def finish(self) -> int:
+    """Where the stream ends, which must hold no more words."""
+    self._stream.finish()
+    return self._at
 
 
 def normal_rows(scales: np.ndarray) -> np.ndarray:

@@ -25,18 +25,9 @@ def encode(symbols: np.ndarray, rows: np.ndarray, cdf: np.ndarray, precision: in
   Raises:
     ValueError: if shapes or tables are not valid, or a symbol or a row is out of range.
   """
-  models = _models(cdf, precision)
-  if symbols.shape != rows.shape or symbols.ndim != 1:
-    raise ValueError(f"symbols {symbols.shape} and rows {rows.shape} must be [N] both")
-  if symbols.size and not 0 <= symbols.min() <= symbols.max() < cdf.shape[1] - 1:
-    raise ValueError("a symbol is outside its table")
-  order, bounds = _grouped(rows, len(models))
-  by_row = symbols.astype(np.int32)[order]
-  encoder = constriction.stream.queue.RangeEncoder()
-  for model, start, stop in zip(models, bounds, bounds[1:], strict=False):
-    if start < stop:
-      encoder.encode(by_row[start:stop], model)
-  return encoder.get_compressed().astype("<u4").tobytes()
+  writer = Writer(cdf, precision)
+  writer.put(symbols, rows)
+  return writer.words()
 
 
 def decode(data: bytes, rows: np.ndarray, cdf: np.ndarray, precision: int = 16) -> np.ndarray:
@@ -46,23 +37,60 @@ def decode(data: bytes, rows: np.ndarray, cdf: np.ndarray, precision: int = 16) 
     ValueError: as `encode`.
     CodecError: if `data` is visibly not a stream of these symbols.
   """
-  models = _models(cdf, precision)
-  order, bounds = _grouped(rows, len(models))
-  if len(data) % 4:
-    raise CodecError(f"range coded data of {len(data)} bytes is not whole 32-bit words")
-  decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
-  by_row = np.zeros(len(rows), np.int32)
-  for model, start, stop in zip(models, bounds, bounds[1:], strict=False):
-    if start < stop:
+  reader = Reader(data, cdf, precision)
+  symbols = reader.take(rows)
+  reader.finish()
+  return symbols
+
+
+class Writer:
+  """A stream that symbols are put into in several calls; arguments and errors as of `encode`."""
+
+  def __init__(self, cdf: np.ndarray, precision: int = 16):
+    self._models, self._size = _models(cdf, precision), cdf.shape[1] - 1
+    self._encoder = constriction.stream.queue.RangeEncoder()
+
+  def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
+    if symbols.shape != rows.shape or symbols.ndim != 1:
+      raise ValueError(f"symbols {symbols.shape} and rows {rows.shape} must be [N] both")
+    if symbols.size and not 0 <= symbols.min() <= symbols.max() < self._size:
+      raise ValueError("a symbol is outside its table")
+    order, bounds = _grouped(rows, len(self._models))
+    by_row = symbols.astype(np.int32)[order]
+    for row in np.flatnonzero(np.diff(bounds)):
+      self._encoder.encode(by_row[bounds[row] : bounds[row + 1]], self._models[row])
+
+  def words(self) -> bytes:
+    return self._encoder.get_compressed().astype("<u4").tobytes()
+
+
+class Reader:
+  """The symbols of a stream, call by call as they were put; arguments and errors as of `decode`."""
+
+  def __init__(self, data: bytes, cdf: np.ndarray, precision: int = 16):
+    self._models = _models(cdf, precision)
+    if len(data) % 4:
+      raise CodecError(f"range coded data of {len(data)} bytes is not whole 32-bit words")
+    words = np.frombuffer(data, "<u4").astype(np.uint32)
+    self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+  def take(self, rows: np.ndarray) -> np.ndarray:
+    order, bounds = _grouped(rows, len(self._models))
+    by_row = np.zeros(len(rows), np.int32)
+    for row in np.flatnonzero(np.diff(bounds)):
+      start, stop = bounds[row], bounds[row + 1]
       try:
-        by_row[start:stop] = decoder.decode(model, int(stop - start))
+        by_row[start:stop] = self._decoder.decode(self._models[row], int(stop - start))
       except AssertionError as error:  # What constriction raises for impossible data.
         raise CodecError("range coded data is damaged") from error
-  if not decoder.maybe_exhausted():
-    raise CodecError("range coded data goes on after the last symbol")
-  symbols = np.zeros_like(by_row)
-  symbols[order] = by_row
-  return symbols
+    symbols = np.zeros_like(by_row)
+    symbols[order] = by_row
+    return symbols
+
+  def finish(self) -> None:
+    """Raises CodecError if there is more than was taken."""
+    if not self._decoder.maybe_exhausted():
+      raise CodecError("range coded data goes on after the last symbol")
 
 
 def _grouped(rows: np.ndarray, num_tables: int) -> tuple[np.ndarray, np.ndarray]:

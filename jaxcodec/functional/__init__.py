@@ -93,12 +93,20 @@ from jaxcodec.functional.patterns import (
   parallel_pattern as parallel_pattern,
   restored as restored,
 )
+from jaxcodec.functional.picture_attention import (
+  linear_attention as linear_attention,
+  local_attention as local_attention,
+  neighbours as neighbours,
+  window_bias_index as window_bias_index,
+  window_rotation as window_rotation,
+)
 from jaxcodec.functional.picture_conv import (
   checkerboard as checkerboard,
   checkerboard_mask as checkerboard_mask,
   conv2d as conv2d,
   conv2d_transpose as conv2d_transpose,
   depth_to_space as depth_to_space,
+  depthwise_conv2d as depthwise_conv2d,
   generalized_norm as generalized_norm,
   raster_mask as raster_mask,
   space_to_depth as space_to_depth,

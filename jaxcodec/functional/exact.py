@@ -19,7 +19,9 @@ UNIT = 1 << UNIT_BITS
 LIMIT = 1 << 22  # Of activations and biases: 1024 in real terms.
 _WEIGHT_BITS = 15
 _MOST_SHIFT = 29
-# LIMIT 2^15 2^14 and LIMIT 2^29 add up below 2^53.
+# What a layer sees of a latent: those of forged files go further. Times weights below 2^15 and 2^14
+# terms, and with LIMIT 2^29 for the bias, it adds up below 2^53.
+_MOST_INPUT = 1 << 23
 _MOST_TERMS = 1 << 14
 
 
@@ -42,6 +44,19 @@ class Layer(NamedTuple):
 
   phases: tuple[Phase, ...]
   stride: int
+  shift: int
+
+
+class Depthwise(NamedTuple):
+  """A convolution of each channel by itself, stride 1, outputs times 2^shift.
+
+  Attributes:
+    kernel: [h, w, C], of odd sides.
+    bias: [C].
+  """
+
+  kernel: np.ndarray
+  bias: np.ndarray
   shift: int
 
 
@@ -83,9 +98,23 @@ def subpixel(kernel, bias) -> Layer:
   return Layer(tuple(phases), 2, shift)
 
 
-def apply(layer: Layer, x: np.ndarray) -> np.ndarray:
+def depthwise(kernel, bias) -> Depthwise:
+  """An odd kernel [h, w, C] with zeros around, as `functional.depthwise_conv2d`."""
+  whole, shift = _weights(kernel)
+  return Depthwise(whole, _biases(bias), shift)
+
+
+def apply(layer: Layer | Depthwise, x: np.ndarray) -> np.ndarray:
   """[H, W, in] to [H stride, W stride, out]."""
   height, width, _ = x.shape
+  if isinstance(layer, Depthwise):
+    x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
+    rows, columns, _ = layer.kernel.shape
+    padded = np.pad(x, ((rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    sums = np.broadcast_to(layer.bias * 2.0**layer.shift, x.shape).copy()
+    for i, j in np.ndindex(rows, columns):
+      sums += padded[i : i + height, j : j + width] * layer.kernel[i, j]
+    return _descaled(sums, layer.shift)
   rows, columns = (part.ravel() for part in np.mgrid[:height, :width])
   size = layer.phases[0].matrix.shape[1]
   y = np.empty((height, layer.stride, width, layer.stride, size))
@@ -110,7 +139,7 @@ def relu(x: np.ndarray) -> np.ndarray:
   return np.maximum(x, 0)
 
 
-def run(layers: Sequence[Layer], activation, x: np.ndarray) -> np.ndarray:
+def run(layers: Sequence[Layer | Depthwise], activation, x: np.ndarray) -> np.ndarray:
   """Layers with an activation between each two."""
   for layer in layers[:-1]:
     x = activation(apply(layer, x))
@@ -144,11 +173,15 @@ def _phase(taps: dict[tuple[int, int], np.ndarray], bias: np.ndarray) -> Phase:
 def _gather(x: np.ndarray, taps, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
   """[N, taps C]: what each tap sees of x at each place, zeros outside."""
   reach = max(max(map(abs, tap)) for tap in taps)
+  x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
   padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
   parts = [padded[rows + reach + down, columns + reach + right] for down, right in taps]
   return np.concatenate(parts, axis=1)
 
 
 def _shifted(phase: Phase, shift: int, inputs: np.ndarray) -> np.ndarray:
-  sums = inputs @ phase.matrix + phase.bias * 2.0**shift
+  return _descaled(inputs @ phase.matrix + phase.bias * 2.0**shift, shift)
+
+
+def _descaled(sums: np.ndarray, shift: int) -> np.ndarray:
   return np.clip(np.floor(sums * 2.0**-shift + 0.5), -LIMIT, LIMIT)

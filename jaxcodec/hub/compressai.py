@@ -68,7 +68,7 @@ def read_params(module: PictureCodec, tensors: Tensors) -> Any:
   shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
   nested = isinstance(module, Elic) or getattr(module, "transform", "") == "residual"
   params = {
-    path: jnp.asarray(_take(tensors, path, leaf.shape, nested))
+    path: jnp.asarray(take(tensors, _name(path[:-1], nested), path, leaf.shape))
     for path, leaf in flatten_dict(shapes).items()
   }
   tensors.finish()
@@ -122,9 +122,8 @@ def _module(tensors: Tensors, names: set[str]) -> PictureCodec:
   return MeanScaleHyperprior(**sizes) if means else ScaleHyperprior(**sizes)
 
 
-def _take(tensors: Tensors, path: tuple[str, ...], shape, nested: bool) -> np.ndarray:
-  """The array of our parameter `path`, of our `shape`."""
-  name = _name(path[:-1], nested)
+def take(tensors: Tensors, name: str, path: tuple[str, ...], shape) -> np.ndarray:
+  """The array of our parameter `path`, of our `shape`, of the layer that is theirs at `name`."""
   kind = path[-1]
   if "entropy_bottleneck" in path:
     if kind == "quantiles":

@@ -14,6 +14,7 @@ from jaxcodec.hub import (
   hifi_codec,
   lyra,
   mimi,
+  mlic,
   native,
   picture,
   run,
@@ -40,8 +41,8 @@ def load(name_or_path: str | pathlib.Path, *, exact: bool = False) -> Codec | La
       an Orbax checkpoint; the directory of a training run; a file that `jaxcodec export` wrote; a
       directory of the Hugging Face's layout (`config.json`, `model.safetensors`); a repository of
       theirs, such as "facebook/encodec_24khz"; the `weights.pth` of descript-audio-codec, or a
-      directory that holds it; a `state_dict` of a CompressAI picture codec, as `.pth` or
-      `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec,
+      directory that holds it; a `state_dict` of a CompressAI picture codec or of MLIC++, as
+      `.pth` or `.pth.tar`; a directory with the configuration and the checkpoint of HiFi-Codec,
       WavTokenizer, Language-Codec, DM-Codec or SpeechTokenizer; a directory with the three
       `.tflite` files of Lyra V2; or one with SemantiCodec's two checkpoints and a codebook.
     exact: for Lyra V2, whether to compute with the 8-bit integers of its files, or with floats.
@@ -110,7 +111,7 @@ def _load(name_or_path: str | pathlib.Path, exact: bool) -> Codec | LatentCodec:
 def _load_torch(path: pathlib.Path) -> Codec | LatentCodec:
   content = read_torch(path)
   arrays = content.get("state_dict", content) if isinstance(content, dict) else None
-  if isinstance(arrays, dict) and compressai.is_compressai(arrays):
+  if isinstance(arrays, dict) and (compressai.is_compressai(arrays) or mlic.is_mlic(arrays)):
     return picture.of_state_dict(arrays, path, path.name.split(".")[0])
   return dac.of_content(content, path, path.stem)
 

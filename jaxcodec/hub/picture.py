@@ -16,7 +16,7 @@ from jaxcodec import atomic
 from jaxcodec.entropy import latents
 from jaxcodec.errors import CodecError
 from jaxcodec.fingerprint import module_config
-from jaxcodec.hub import compressai
+from jaxcodec.hub import compressai, mlic
 from jaxcodec.hub.checkpoint import Tensors, built
 from jaxcodec.image.autoregressive import JointAutoregressive
 from jaxcodec.image.channelwise import ChannelWise
@@ -25,6 +25,7 @@ from jaxcodec.image.elic import Elic
 from jaxcodec.image.factorized import FactorizedPrior
 from jaxcodec.image.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 from jaxcodec.image.latent_codec import LatentCodec, latent_codec
+from jaxcodec.image.mlic import Mlic
 from jaxcodec.image.picture_codec import PictureCodec
 
 _FORMAT, _VERSION = "jaxcodec", 1
@@ -35,6 +36,7 @@ SYSTEMS: dict[str, type[PictureCodec]] = {
   "factorized-prior": FactorizedPrior,
   "joint-autoregressive": JointAutoregressive,
   "mean-scale-hyperprior": MeanScaleHyperprior,
+  "mlic": Mlic,
   "scale-hyperprior": ScaleHyperprior,
 }
 
@@ -97,11 +99,12 @@ def load_picture(directory: pathlib.Path, config: dict[str, Any]) -> LatentCodec
 
 
 def of_state_dict(content: Mapping[str, np.ndarray], path: pathlib.Path, name: str) -> LatentCodec:
-  """A codec from CompressAI's `state_dict` in the file `path`.
+  """A codec from CompressAI's `state_dict`, or that of MLIC++, in the file `path`.
 
   Raises:
     CodecError: as `compressai.read_compressai`.
   """
   arrays = compressai.renamed(content)
-  module, params = compressai.read_compressai(Tensors(path, arrays), arrays)
+  read = mlic.read_mlic if mlic.is_mlic(arrays) else compressai.read_compressai
+  module, params = read(Tensors(path, arrays), arrays)
   return latent_codec(module, params, name)

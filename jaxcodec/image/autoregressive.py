@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks import EntropyBottleneck
-from jaxcodec.image.picture_codec import Coded, PictureCodec, keys, noisy_or_rounded
+from jaxcodec.image.picture_codec import Coded, PictureCodec, Rounded, keys, priced
 from jaxcodec.image.transforms import (
   entropy_parameters,
   gdn_analysis,
@@ -32,15 +32,14 @@ class JointAutoregressive(PictureCodec):
     self.context_prediction = Conv2d(2 * self.latents, 5, 1, mask=F.raster_mask)
     self.entropy_parameters = entropy_parameters(self.latents)
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     """As an estimate, latents are rounded about zero for context and picture, as in CompressAI; in
     a file they are rounded about their means."""
     for_z, for_context, for_y = keys(key, 3)
-    y, z = self.analyse(x, quality)
-    z_hat, of_z = self.side_information(z, for_z)
+    z_hat, of_z = self.side_information(z, for_z, rounded)
     # One noise for context and synthesis; the likelihood draws its own.
-    y_hat = noisy_or_rounded(y, 0.0, for_context)
+    y_hat = priced(y, rounded(y, 0.0), for_context)
     both = jnp.concatenate([self.h_s(z_hat), self.context_prediction(y_hat)], axis=-1)
     scales, means = split(self.entropy_parameters(both))
-    priced = noisy_or_rounded(y, means, for_y)
-    return self.coded(y_hat, F.gaussian_likelihood(priced, scales, means), of_z, quality)
+    likelihood = F.gaussian_likelihood(priced(y, rounded(y, means), for_y), scales, means)
+    return self.coded(y_hat, likelihood, of_z, quality)

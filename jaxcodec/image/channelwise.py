@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks import EntropyBottleneck
-from jaxcodec.image.picture_codec import Coded, PictureCodec, keys, noisy_or_rounded
+from jaxcodec.image.picture_codec import Coded, PictureCodec, Rounded, keys, priced
 from jaxcodec.image.transforms import gdn_analysis, gdn_synthesis
 from jaxcodec.layers.picture import Conv2d, Deconv2d
 
@@ -59,25 +59,23 @@ class ChannelWise(PictureCodec):
     layers = [layer for width in self.widths for layer in (Conv2d(width, 5, 1), nn.relu)]
     return nn.Sequential([*layers, Conv2d(self.latents // self.slices, 3, 1)])
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x, quality)
-    z_hat, of_z = self.side_information(z, for_z, rounded=True)
+    z_hat, of_z = self.side_information(z, for_z, rounded, always=True)
     side_means, side_scales = self.h_means(z_hat), self.h_scales(z_hat)
     done: list[jax.Array] = []
-    all_means, all_scales = [], []
+    found = []
     for i, part in enumerate(jnp.split(y, self.slices, axis=-1)):
       before = done[: self.max_support]
       support = jnp.concatenate([side_means, *before], axis=-1)
       means = self.means[i](support)
       scales = index_scale(self.scales[i](jnp.concatenate([side_scales, *before], axis=-1)))
-      rounded = F.round_about(part, means)
-      residual = self.residuals[i](jnp.concatenate([support, rounded], axis=-1))
-      done.append(rounded + 0.5 * jnp.tanh(residual))
-      all_means.append(means)
-      all_scales.append(scales)
-    means, scales = (jnp.concatenate(parts, axis=-1) for parts in (all_means, all_scales))
-    likelihood = F.gaussian_likelihood(noisy_or_rounded(y, means, for_y), scales, means)
+      steps = rounded(part, means)
+      residual = self.residuals[i](jnp.concatenate([support, steps], axis=-1))
+      done.append(steps + 0.5 * jnp.tanh(residual))
+      found.append((steps, scales, means))
+    steps, scales, means = (jnp.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
+    likelihood = F.gaussian_likelihood(priced(y, steps, for_y), scales, means)
     return self.coded(jnp.concatenate(done, axis=-1), likelihood, of_z, quality)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks import EntropyBottleneck
 from jaxcodec.image import transforms as T
-from jaxcodec.image.picture_codec import Coded, PictureCodec, keys, noisy_or_rounded
+from jaxcodec.image.picture_codec import Coded, PictureCodec, Rounded, keys, priced
 from jaxcodec.layers.picture import Conv2d, split
 
 
@@ -46,19 +46,18 @@ class Checkerboard(PictureCodec):
     self.context_prediction = Conv2d(2 * m, size, 1, mask=F.checkerboard_mask)
     self.entropy_parameters = T.entropy_parameters(m)
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x, quality)
-    z_hat, of_z = self.side_information(z, for_z, rounded=True)
+    z_hat, of_z = self.side_information(z, for_z, rounded, always=True)
     y_hat, parameters = two_passes(
-      y, self.h_s(z_hat), self.context_prediction, self.entropy_parameters
+      y, self.h_s(z_hat), self.context_prediction, self.entropy_parameters, rounded
     )
     scales, means = split(parameters)
-    likelihood = F.gaussian_likelihood(noisy_or_rounded(y, means, for_y), scales, means)
+    likelihood = F.gaussian_likelihood(priced(y, y_hat, for_y), scales, means)
     return self.coded(y_hat, likelihood, of_z, quality)
 
 
-def two_passes(y, side, context_prediction, entropy_parameters):
+def two_passes(y, side, context_prediction, entropy_parameters, rounded: Rounded):
   """Rounded latents and the parameters of all, `(y_hat, parameters)`.
 
   `entropy_parameters` sees context and `side` of one place at a time. The gradient passes through
@@ -67,8 +66,8 @@ def two_passes(y, side, context_prediction, entropy_parameters):
   anchor = F.checkerboard(*y.shape[1:3])
   nothing = jnp.zeros((*y.shape[:3], 2 * y.shape[-1]), y.dtype)
   first = entropy_parameters(jnp.concatenate([nothing, side], axis=-1))
-  anchors = jnp.where(anchor, F.round_about(y, split(first)[1]), 0)
+  anchors = jnp.where(anchor, rounded(y, split(first)[1]), 0)
   context = context_prediction(anchors)
   second = entropy_parameters(jnp.concatenate([context, side], axis=-1))
-  y_hat = jnp.where(anchor, anchors, F.round_about(y, split(second)[1]))
+  y_hat = jnp.where(anchor, anchors, rounded(y, split(second)[1]))
   return y_hat, jnp.where(anchor, first, second)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks import EntropyBottleneck
 from jaxcodec.image.checkerboard import two_passes
-from jaxcodec.image.picture_codec import Coded, PictureCodec, keys, noisy_or_rounded
+from jaxcodec.image.picture_codec import Coded, PictureCodec, Rounded, keys, priced
 from jaxcodec.image.transforms import hyper_analysis
 from jaxcodec.layers.picture import Attention, Bottleneck, Conv2d, Deconv2d, split
 
@@ -48,10 +48,9 @@ class Elic(PictureCodec):
       for k, size in enumerate(self.groups)
     ]
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x, quality)
-    z_hat, of_z = self.side_information(z, for_z, rounded=True)
+    z_hat, of_z = self.side_information(z, for_z, rounded, always=True)
     side, parameters = self.h_s(z_hat), []
     done: list[jax.Array] = []
     bounds = list(itertools.accumulate(self.groups))[:-1]
@@ -60,12 +59,14 @@ class Elic(PictureCodec):
       if k:
         before = self.channel_context[k - 1](jnp.concatenate(done, axis=-1))
         known = jnp.concatenate([before, side], axis=-1)
-      y_hat, found = two_passes(part, known, self.context_prediction[k], self.entropy_parameters[k])
+      networks = self.context_prediction[k], self.entropy_parameters[k]
+      y_hat, found = two_passes(part, known, *networks, rounded)
       done.append(y_hat)
       parameters.append(split(found))
     scales, means = (jnp.concatenate(parts, axis=-1) for parts in zip(*parameters, strict=True))
-    likelihood = F.gaussian_likelihood(noisy_or_rounded(y, means, for_y), scales, means)
-    return self.coded(jnp.concatenate(done, axis=-1), likelihood, of_z, quality)
+    y_hat = jnp.concatenate(done, axis=-1)
+    likelihood = F.gaussian_likelihood(priced(y, y_hat, for_y), scales, means)
+    return self.coded(y_hat, likelihood, of_z, quality)
 
 
 def _three(features: int) -> list[Bottleneck]:

@@ -3,8 +3,9 @@
 Source: Ballé et al., https://arxiv.org/abs/1802.01436; "bmshj2018-factorized" of CompressAI.
 """
 
+from jaxcodec import functional as F
 from jaxcodec.bottlenecks import EntropyBottleneck
-from jaxcodec.image.picture_codec import Coded, PictureCodec
+from jaxcodec.image.picture_codec import Coded, PictureCodec, Rounded
 from jaxcodec.image.transforms import gdn_analysis, gdn_synthesis
 
 
@@ -24,8 +25,7 @@ class FactorizedPrior(PictureCodec):
   def side(self, y):
     return y  # Latents are their own side information: they have tables of their own.
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
-    y, _ = self.analyse(x, quality)
-    y_hat, likelihood = self.side_information(y, key)
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
+    y_hat, likelihood = self.side_information(y, key, rounded)
     aux_loss = self.entropy_bottleneck.quantile_loss()
     return Coded(self.synthesise(y_hat, quality), y_hat, {"y": likelihood}, aux_loss)

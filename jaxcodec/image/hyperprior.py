@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxcodec import functional as F
 from jaxcodec.bottlenecks import EntropyBottleneck
-from jaxcodec.image.picture_codec import Coded, PictureCodec, keys, noisy_or_rounded
+from jaxcodec.image.picture_codec import Coded, PictureCodec, Rounded, keys, priced
 from jaxcodec.image.transforms import gdn_analysis, gdn_synthesis, hyper_analysis, hyper_synthesis
 from jaxcodec.layers.picture import Conv2d, Deconv2d, split
 
@@ -30,11 +30,10 @@ class ScaleHyperprior(PictureCodec):
   def side(self, y):
     return self.h_a(jnp.abs(y))
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x, quality)
-    z_hat, of_z = self.side_information(z, for_z)
-    y_hat = noisy_or_rounded(y, 0.0, for_y)
+    z_hat, of_z = self.side_information(z, for_z, rounded)
+    y_hat = priced(y, rounded(y, 0.0), for_y)
     return self.coded(y_hat, F.gaussian_likelihood(y_hat, self.h_s(z_hat)), of_z, quality)
 
 
@@ -48,10 +47,9 @@ class MeanScaleHyperprior(PictureCodec):
     self.h_s = hyper_synthesis(self.latents)
     self.entropy_bottleneck = EntropyBottleneck(self.filters)
 
-  def __call__(self, x, key=None, quality=None) -> Coded:
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
     for_z, for_y = keys(key, 2)
-    y, z = self.analyse(x, quality)
-    z_hat, of_z = self.side_information(z, for_z)
+    z_hat, of_z = self.side_information(z, for_z, rounded)
     scales, means = split(self.h_s(z_hat))
-    y_hat = noisy_or_rounded(y, means, for_y)
+    y_hat = priced(y, rounded(y, means), for_y)
     return self.coded(y_hat, F.gaussian_likelihood(y_hat, scales, means), of_z, quality)

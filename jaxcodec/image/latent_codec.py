@@ -14,6 +14,7 @@ from jaxcodec.errors import CodecError
 from jaxcodec.fingerprint import digest
 from jaxcodec.functional.exact import UNIT
 from jaxcodec.image import passes as passes_lib
+from jaxcodec.image.parts import in_file
 from jaxcodec.image.picture_codec import PictureCodec
 
 
@@ -66,30 +67,42 @@ def _probabilities(params: Any):
   return bottleneck.apply({"params": own}, z, method="likelihood").T
 
 
-def encode(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> bytes:
+def encode(
+  codec: LatentCodec,
+  x: np.ndarray,
+  quality: float | None = None,
+  latents: tuple[np.ndarray, np.ndarray] | None = None,
+) -> bytes:
   """The latents of a picture [H, W, 3] in [-1, 1], H and W multiples of the codec's.
 
-  `quality` is that of `PictureCodec`, for codecs that have many.
+  `quality` is that of `PictureCodec`, for codecs that have many; `latents` are y and z if they are
+  not to be those of the analysis.
 
   Raises:
     ValueError: if there are no files of the codec, or a latent is too large for one.
   """
   networks = codec.networks
-  y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None], quality))
-  coded: list[bytes] = []
+  if latents is None:
+    y, z = (np.asarray(part)[0] for part in analysed(codec, x[None], quality))
+  else:
+    y, z = latents
+  writers: list[coder.Writer] = []
   steps = passes_lib.passes(codec.module, networks, y.shape[:2])
   try:
     part = next(steps)
     while True:
-      values = (z if part.of_z else y)[part.places]
+      values = (z if part.of_z else y)[(*part.places, part.channels)]
       symbols = np.rint(values.astype(np.float64) - part.means / UNIT)
       if not np.isfinite(symbols).all():
         raise ValueError("a latent of the picture is not finite")
-      tables = codec.tables if part.of_z else coder.normal_tables()
-      coded.append(coder.encode(symbols.ravel(), part.tables.ravel(), tables))
+      if not part.goes_on:
+        writers.append(coder.Writer(codec.tables if part.of_z else coder.normal_tables()))
+      coded = in_file(part)
+      symbols = np.where(coded, symbols, 0)
+      writers[-1].put(symbols[coded], part.tables[coded])
       part = steps.send(symbols)
   except StopIteration:
-    return b"".join(coded)
+    return b"".join(writer.done() for writer in writers)
 
 
 def decode(
@@ -107,20 +120,26 @@ def decode(
 def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> np.ndarray:
   """Latents float32 [H / 16, W / 16, M] of `encode`'s bytes; the same bits on every machine."""
   steps = passes_lib.passes(codec.module, codec.networks, (height // 16, width // 16))
-  at = 0
+  reader: coder.Reader | None = None
   try:
     part = next(steps)
     while True:
-      tables = codec.tables if part.of_z else coder.normal_tables()
-      symbols, at = coder.decode(data, at, part.tables.ravel(), tables)
-      part = steps.send(symbols.reshape(part.means.shape))
+      if reader is None or not part.goes_on:
+        at = reader.finish() if reader else 0
+        reader = coder.Reader(data, at, codec.tables if part.of_z else coder.normal_tables())
+      coded = in_file(part)
+      symbols = np.zeros(coded.shape, np.int64)
+      symbols[coded] = reader.take(part.tables[coded])
+      part = steps.send(symbols)
   except StopIteration as end:
+    at = reader.finish() if reader else 0
     if at != len(data):
       raise CodecError(f"{len(data) - at} bytes too many after the latents") from None
     return (end.value / UNIT).astype(np.float32)
 
 
-def _analyse(codec: LatentCodec, x, quality=None):
+def analysed(codec: LatentCodec, x, quality: float | None = None):
+  """`(y, z)` of pictures [B, H, W, 3], before rounding."""
   return _jit_analyse(codec.params, x, quality, module=codec.module)
 
 

@@ -5,6 +5,7 @@ W / 16, M]; side information z [B, H / 64, W / 64, N].
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,19 +24,25 @@ class Coded(NamedTuple):
     likelihoods: probabilities of "y" and, where there is side information, "z", elementwise;
       `functional.information_bits` of them add up to the bits of a file.
     aux_loss: of the medians of "z", to be added to the loss; it moves nothing else.
+    penalty: to be added to the loss, [B] or 0: of latents that a file leaves out, see `image.mlic`.
   """
 
   x_hat: jax.Array
   y_hat: jax.Array
   likelihoods: dict[str, jax.Array]
   aux_loss: jax.Array
+  penalty: jax.Array | float = 0.0
+
+
+# `(z, means)` to z at whole steps from the means, or to what stands for it.
+Rounded = Callable[[Any, Any], Any]
 
 
 class PictureCodec(nn.Module):
   """Analysis `g_a`, synthesis `g_s`, and of z the transforms `h_a`, `h_s` and `entropy_bottleneck`.
 
-  A subclass makes them in `setup`, and says in `__call__` what prices the latents. With a `key`,
-  for training, noise uniform in [-1/2, 1/2] stands for rounding wherever the paper has it so.
+  A subclass makes them in `setup`, and says in `code` what prices the latents. With a `key`, for
+  training, noise uniform in [-1/2, 1/2] stands for rounding wherever the paper has it so.
 
   With `levels` one model has many rates: y is multiplied by gains [M] before it is rounded, and by
   others before synthesis. A `quality` from 0 to `levels` - 1, one for all pictures or [B], says
@@ -61,6 +68,14 @@ class PictureCodec(nn.Module):
     if self.levels:
       self.gains, self.inverse_gains = (Gains(self.levels, self.latents, s) for s in (1.0, -1.0))
 
+  def __call__(self, x, key=None, quality=None, **how) -> Coded:
+    """Pictures through the codec, as training and estimates see it; `how` is of `code`."""
+    return self.code(*self.analyse(x, quality), key, quality, **how)
+
+  def code(self, y, z, key=None, quality=None, rounded: Rounded = F.round_about) -> Coded:
+    """As `__call__`, from latents before rounding; `rounded` is how they are rounded."""
+    raise NotImplementedError
+
   def analyse(self, x, quality=None) -> tuple[Any, Any]:
     """`(y, z)` of pictures, before rounding."""
     y = self.g_a((x + 1) / 2)
@@ -78,13 +93,13 @@ class PictureCodec(nn.Module):
       y_hat = y_hat * self.inverse_gains(quality)
     return 2 * self.g_s(y_hat) - 1
 
-  def side_information(self, z, key, *, rounded: bool = False):
-    """`(z_hat, likelihood)`; `rounded` says that z_hat is rounded in training too."""
-    z_hat = F.round_about(z, self.entropy_bottleneck.medians())
+  def side_information(self, z, key, rounded: Rounded, *, always: bool = False):
+    """`(z_hat, likelihood)`; `always` says that z_hat is rounded in training too."""
+    z_hat = rounded(z, self.entropy_bottleneck.medians())
     if key is None:
       return z_hat, self.entropy_bottleneck.likelihood(z_hat)
     noisy = F.uniform_noise(key, z)
-    return z_hat if rounded else noisy, self.entropy_bottleneck.likelihood(noisy)
+    return z_hat if always else noisy, self.entropy_bottleneck.likelihood(noisy)
 
   def coded(self, y_hat, likelihood, of_z, quality) -> Coded:
     likelihoods = {"y": likelihood, "z": of_z}
@@ -118,9 +133,25 @@ class Gains(nn.Module):
     return factors[:, None, None] if quality.ndim else factors
 
 
-def noisy_or_rounded(y, means, key):
-  """Latents as their likelihood is taken: rounded about their means, or with noise for it."""
-  return F.round_about(y, means) if key is None else F.uniform_noise(key, y)
+def rate_distortion(x, coded: Coded, trade_off, there=None):
+  """`(bits, squared_error, loss)` of each picture [B].
+
+  Bits are a pixel's, the squared error is that of samples from 0 to 255, and the loss is bits plus
+  `trade_off` times the error: lambda as in Ballé et al., https://arxiv.org/abs/1802.01436, as
+  CompressAI counts it. `there` [H, W, 1] is one for pixels that count, None for all.
+  """
+  there = jnp.ones((*x.shape[1:3], 1), x.dtype) if there is None else there
+  pixels = there.sum()
+  each = [F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()]
+  bits = sum(each[1:], each[0]) / pixels
+  squared = there * jnp.square(127.5 * (coded.x_hat - x))
+  squared = squared.sum(axis=(1, 2, 3)) / (pixels * x.shape[-1])
+  return bits, squared, bits + trade_off * squared
+
+
+def priced(y, y_hat, key):
+  """Latents as their likelihood is taken: as they are rounded, or with noise for it."""
+  return y_hat if key is None else F.uniform_noise(key, y)
 
 
 def keys(key, count: int):

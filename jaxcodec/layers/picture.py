@@ -87,25 +87,41 @@ class SpaceToDepth(nn.Module):
     return F.space_to_depth(x, self.factor)
 
 
+class Depthwise2d(nn.Module):
+  """A convolution of each channel by itself, `kernel_size` odd, with zeros around the picture."""
+
+  kernel_size: int = 3
+
+  @nn.compact
+  def __call__(self, x):
+    size, channels = self.kernel_size, x.shape[-1]
+    init = nn.initializers.normal(1 / size)
+    kernel = self.param("depthwise_kernel", init, (size, size, channels))
+    bias = self.param("bias", nn.initializers.zeros, (channels,))
+    return F.depthwise_conv2d(x, kernel, bias)
+
+
 class ResidualBlock(nn.Module):
   """Two 3x3 convolutions beside the identity."""
 
   features: int
+  activation: Callable = nn.leaky_relu
 
   @nn.compact
   def __call__(self, x):
-    y = nn.leaky_relu(Conv2d(self.features, 3, 1, name="conv1")(x))
-    return x + nn.leaky_relu(Conv2d(self.features, 3, 1, name="conv2")(y))
+    y = self.activation(Conv2d(self.features, 3, 1, name="conv1")(x))
+    return x + self.activation(Conv2d(self.features, 3, 1, name="conv2")(y))
 
 
 class ResidualDown(nn.Module):
   """`ResidualBlock` to half the size, with GDN."""
 
   features: int
+  activation: Callable = nn.leaky_relu
 
   @nn.compact
   def __call__(self, x):
-    y = nn.leaky_relu(Conv2d(self.features, 3, 2, name="conv1")(x))
+    y = self.activation(Conv2d(self.features, 3, 2, name="conv1")(x))
     y = GDN(name="gdn")(Conv2d(self.features, 3, 1, name="conv2")(y))
     return y + Conv2d(self.features, 1, 2, name="skip")(x)
 
@@ -114,10 +130,11 @@ class ResidualUp(nn.Module):
   """`ResidualBlock` to twice the size, with inverse GDN."""
 
   features: int
+  activation: Callable = nn.leaky_relu
 
   @nn.compact
   def __call__(self, x):
-    y = nn.leaky_relu(Subpixel(self.features, name="subpel_conv")(x))
+    y = self.activation(Subpixel(self.features, name="subpel_conv")(x))
     y = GDN(inverse=True, name="igdn")(Conv2d(self.features, 3, 1, name="conv")(y))
     return y + Subpixel(self.features, name="upsample")(x)
 
@@ -147,6 +164,11 @@ class Attention(nn.Module):
       gate = nn.relu(Bottleneck(self.features, name=f"gate_{i}")(gate))
     gate = Conv2d(self.features, 1, 1, name="gate_out")(gate)
     return x + trunk * jax.nn.sigmoid(gate)
+
+
+def gelu(x):
+  """x times the normal probability of what lies below x, not its approximation by tanh."""
+  return nn.gelu(x, approximate=False)
 
 
 def split(parameters):

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxcodec import functional as F
 from jaxcodec.data.pictures import Pictures
-from jaxcodec.image.picture_codec import PictureCodec
+from jaxcodec.image.picture_codec import PictureCodec, rate_distortion
 from jaxcodec.training.config import Adam, Mesh, Muon
 from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, plain_state
@@ -36,6 +35,8 @@ class TrainPictures:
       its own for each picture, all as likely.
     principal_batches: batches whose principal components the transforms begin as, see
       `training.principal`; 0 for none. Needs transforms of patches and many rates.
+    selective_share: share of the steps, the last ones, in which a codec that leaves latents out
+      (`skip_below` of `image.mlic`) learns to do without them.
     median_rate: Adam's rate for the quantiles of side information, whose loss moves nothing else.
   """
 
@@ -47,6 +48,7 @@ class TrainPictures:
   optimizer: Adam | Muon
   lambdas: tuple[float, float]
   principal_batches: int = 0
+  selective_share: float = 0.1
   median_rate: float = 1e-2
   mesh: Mesh = _MESH
   accumulate: int = 1
@@ -69,6 +71,8 @@ def check(config: TrainPictures) -> None:
     raise ValueError(f"lambdas={config.lambdas}: above zero, the lower one first")
   if not config.codec.levels and low != high:
     raise ValueError(f"lambdas={config.lambdas} differ: codec.levels=0 is a codec of one rate")
+  if not 0 <= config.selective_share <= 1:
+    raise ValueError(f"selective_share={config.selective_share} must be 0 to 1")
   if config.codec.levels == 1:
     raise ValueError("codec.levels must be 0, or 2 and more")
   patches = getattr(config.codec, "transform", "") == "patch" and config.codec.levels
@@ -95,7 +99,9 @@ def train_step(state: TrainState, batch, key, *, config: TrainPictures) -> tuple
   Args:
     batch: float32 `[B, H, W, 3]` in [-1, 1].
   """
-  gradients, terms = _gradients(state.params, batch, jax.random.fold_in(key, state.step), config)
+  late = state.step >= (1 - config.selective_share) * config.num_steps
+  step_key = jax.random.fold_in(key, state.step)
+  gradients, terms = _gradients(state.params, batch, step_key, config, late)
   optimizer = _optimizer(config, state.params)
   updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -108,9 +114,9 @@ def train_step(state: TrainState, batch, key, *, config: TrainPictures) -> tuple
   return settled(state, new, gradients, terms, metrics)
 
 
-def _gradients(params, batch, key, config: TrainPictures):
+def _gradients(params, batch, key, config: TrainPictures, late):
   """`(gradients, terms)` of a batch, taken in parts and averaged."""
-  gradient = jax.grad(functools.partial(_loss, config=config), has_aux=True)
+  gradient = jax.grad(functools.partial(_loss, config=config, late=late), has_aux=True)
   if config.accumulate == 1:
     return gradient(params, batch, key)
   # Row i goes to part i mod parts, so that every device keeps its rows.
@@ -120,22 +126,8 @@ def _gradients(params, batch, key, config: TrainPictures):
   return jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
 
 
-def rate_distortion(x, coded, trade_off):
-  """`(bits, squared_error, loss)` of each picture [B].
-
-  Bits are a pixel's, the squared error is that of samples from 0 to 255, and the loss is bits plus
-  `trade_off` times the error: lambda as in Ballé et al., https://arxiv.org/abs/1802.01436, as
-  CompressAI counts it.
-  """
-  pixels = x.shape[1] * x.shape[2]
-  each = [F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()]
-  bits = sum(each[1:], each[0]) / pixels
-  squared = jnp.square(127.5 * (coded.x_hat - x)).reshape(len(x), -1).mean(axis=1)
-  return bits, squared, bits + trade_off * squared
-
-
-def _loss(params, x, key, config: TrainPictures):
-  """`(loss, terms)`: means over the pictures."""
+def _loss(params, x, key, config: TrainPictures, late):
+  """`(loss, terms)`: means over the pictures; `late`, a traced bool: see `selective_share`."""
   low, high = config.lambdas
   for_quality, for_noise = jax.random.split(key)
   share, quality = jnp.zeros(len(x)), None
@@ -144,8 +136,9 @@ def _loss(params, x, key, config: TrainPictures):
     share = (jnp.arange(len(x)) + jax.random.uniform(for_quality, (len(x),))) / len(x)
     quality = share * (config.codec.levels - 1)
   trade_off = low * (high / low) ** share
+  changes = {"selective": late} if getattr(config.codec, "skip_below", 0) else {}
   with rematerialized(config.remat):
-    coded = config.codec.apply({"params": params}, x, for_noise, quality)
+    coded = config.codec.apply({"params": params}, x, for_noise, quality, **changes)
   bits, squared, loss = rate_distortion(x, coded, trade_off)
   # At low rates bits and errors together are about as the root of lambda: so all weigh alike.
   weighed = (loss * jnp.sqrt((low * high) ** 0.5 / trade_off)).mean()
@@ -155,7 +148,7 @@ def _loss(params, x, key, config: TrainPictures):
     "quantiles": coded.aux_loss,
     "objective": weighed,
   }
-  return weighed + coded.aux_loss, jax.lax.stop_gradient(terms)
+  return weighed + coded.aux_loss + jnp.mean(coded.penalty), jax.lax.stop_gradient(terms)
 
 
 def _optimizer(config: TrainPictures, params) -> optax.GradientTransformation:

@@ -1,5 +1,7 @@
 """Rounded latents under tables: bytes and back, what they cost, what is refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import special
@@ -89,3 +91,24 @@ def test_an_escape_too_far_is_refused():
     latents.decode(data, 0, row, CDF)
   with pytest.raises(CodecError, match="latents ends within a number"):
     latents.decode(data[:-1], 0, row, CDF)
+
+
+def test_parts_of_a_stream_are_read_as_they_were_put():
+  symbols, rows = drawn(600)
+  symbols[[3, 250, 599]] = 300, -5000, 256
+  writer, bounds = latents.Writer(CDF), (0, 1, 200, 200, 600)
+  for start, stop in itertools.pairwise(bounds):
+    writer.put(symbols[start:stop], rows[start:stop])
+  data = writer.done() + b"more"
+  reader = latents.Reader(data, 0, CDF)
+  for start, stop in itertools.pairwise(bounds):
+    np.testing.assert_array_equal(reader.take(rows[start:stop]), symbols[start:stop])
+  assert reader.finish() == len(data) - 4
+  one = latents.encode(symbols, rows, CDF)
+  assert (
+    abs(len(one) - len(data) + 4) <= 4
+  )  # A stream of many parts costs what one of one part does.
+  unread = latents.Reader(data, 0, CDF)
+  unread.take(rows[:100])
+  with pytest.raises(CodecError, match="goes on after the last symbol"):
+    unread.finish()

@@ -60,6 +60,12 @@ def test_sums_are_those_of_integers_in_any_order(case):
     np.testing.assert_array_equal(exact._shifted(phase, layer.shift, inputs), want)
 
 
+def test_latents_of_forged_files_are_clipped_where_sums_would_be_too_large():
+  most, far = np.full((1, 1, 6), 2.0**23), np.full((1, 1, 6), 2.0**40)
+  for layer in (CASES["conv"][0], exact.depthwise(KERNEL[..., 0], BIAS[:6])):
+    np.testing.assert_array_equal(exact.apply(layer, far), exact.apply(layer, most))
+
+
 def test_places_of_a_layer_are_those_of_the_whole():
   layer, x = CASES["masked"][0], exact.whole(X)
   rows, columns = np.array([0, 4, 2]), np.array([0, 6, 3])

@@ -1,6 +1,7 @@
 """Runs of codecs of rounded latents: their loss, their start, and what is refused."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from PIL import Image
 from random_params import draw_params
 
 import jaxcodec
+from configs import mlicv2
 from configs.photo import get_config, tiny
 from jaxcodec.image.picture_codec import Coded
 from jaxcodec.layers.gdn import root
@@ -43,6 +45,7 @@ def test_the_loss_is_bits_a_pixel_and_lambda_times_the_error_of_bytes():
     ({"lambdas": (0.2, 0.1)}, "the lower one first"),
     ({"codec": get_config().codec.clone(levels=0), "principal_batches": 0}, "lambdas="),
     ({"codec": get_config().codec.clone(levels=1)}, "codec.levels must be 0"),
+    ({"selective_share": 1.5}, "selective_share=1.5 must be 0 to 1"),
     ({"codec": get_config().codec.clone(transform="gdn")}, "principal_batches needs"),
     ({"data": dataclasses.replace(get_config().data, size=(128, 100))}, "multiples of 64"),
   ],
@@ -77,6 +80,25 @@ def test_a_start_from_principal_components_decodes_pictures_before_any_step():
   assert energy[:4].sum() > 0.5 * energy.sum()  # Those of most energy come first.
   error = np.square(127.5 * (np.asarray(x_hat) - x)).mean()
   assert error < 0.02 * np.square(127.5 * x).mean()
+
+
+@pytest.mark.slow
+def test_a_step_of_mlicv2_is_told_when_to_leave_latents_out(monkeypatch):
+  """Traced, not run: its gradient takes minutes to compile."""
+  config, seen = mlicv2.tiny(), []
+  code = type(config.codec).code
+
+  def spied(self, *arguments, selective=True, **how):
+    seen.append(selective)
+    return code(self, *arguments, selective=selective, **how)
+
+  monkeypatch.setattr(type(config.codec), "code", spied)
+  state = jax.eval_shape(lambda: rate_distortion.init_state(jax.random.key(0), config))
+  step = functools.partial(rate_distortion.train_step, config=config)
+  new, metrics = jax.eval_shape(step, state, pictures(2), jax.random.key(0))
+  assert jax.tree.structure(new) == jax.tree.structure(state)
+  assert "objective" in metrics
+  assert isinstance(seen[-1], jax.core.Tracer)
 
 
 @pytest.mark.slow
