@@ -120,9 +120,13 @@ def table(kind: str, found: dict[str, list], against: str) -> None:
   reference = np.array(found[against])[:, 2]
   for name, runs in found.items():
     bits, error, loss = np.array(runs).T
-    change = spread(100 * (loss / reference - 1), 2) + " %" if name != against else ""
-    line = f"| {name} | {spread(bits, 4)} | {error.mean():.2f} "
-    print(f"{line}| {spread(loss, 4)} | {change} |")
+    change = over_seeds(100 * (loss / reference - 1), 2) + " %" if name != against else ""
+    line = f"| {name} | {over_seeds(bits, 4)} | {error.mean():.2f} "
+    print(f"{line}| {over_seeds(loss, 4)} | {change} |")
+
+
+def over_seeds(values: np.ndarray, digits: int) -> str:
+  return spread(values, digits) if len(values) > 1 else f"{values[0]:.{digits}f}"
 
 
 def held_out(folder: pathlib.Path, count: int = 32) -> np.ndarray:
