@@ -179,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument("--quality", type=float, metavar="Q", help="of a picture, 0 to 100; else 50")
   encode.add_argument("--target-bpp", type=float, metavar="BITS", help="at most, a pixel")
   encode.add_argument("--target-psnr", type=float, metavar="DB", help="of a picture, at least")
+  encode.add_argument("--tile", type=int, metavar="N", help="pixels a side, a multiple of 64")
+  encode.add_argument(
+    "--progressive", action="store_true", help="the file's start is a coarser picture"
+  )
   encode.add_argument("--source-hash", action="store_true", help="SHA-256 of the input, kept")
   encode.add_argument(
     "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"
@@ -192,6 +196,8 @@ def _parser() -> argparse.ArgumentParser:
   decode.add_argument("--stream", type=int, metavar="N", help="of a file of several, from 0")
   decode.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="begin there")
   decode.add_argument("--duration", type=float, metavar="SECONDS", help="default: to the end")
+  decode.add_argument("--region", type=terminal.region, metavar="X,Y,W,H", help="of a picture")
+  decode.add_argument("--partial", action="store_true", help="of a picture's file that is cut")
   decode.add_argument(
     "--max-memory", type=terminal.size, default="8G", metavar="SIZE", help="as 500M; default 8G"
   )

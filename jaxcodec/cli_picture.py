@@ -31,12 +31,18 @@ def encode(options: argparse.Namespace, codec, source) -> None:
   start = time.monotonic()
   try:
     data = compress(
-      codec, pixels.x, channels=pixels.channels, profile=pixels.profile, metadata=metadata
+      codec,
+      pixels.samples,
+      channels=pixels.channels,
+      profile=pixels.profile,
+      metadata=metadata,
+      tile=options.tile,
+      progressive=options.progressive,
     )
   except ValueError as error:  # A system without files, or a latent that none can hold.
     raise terminal.UsageError(str(error)) from None
   terminal.write(options.output, data)
-  height, width = pixels.x.shape[1:3]
+  height, width = pixels.samples.shape[1:3]
   terminal.say(
     f"{terminal.name(options.output, 'stdout')}: {len(data)} bytes for {width} x {height} pixels, "
     f"{8 * len(data) / (height * width):.4f} bits a pixel, {time.monotonic() - start:.2f} s"
@@ -81,8 +87,13 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
   else:
     raise terminal.UsageError(f"the file needs the codec {described.codec!r}: give --codec")
   start = time.monotonic()
-  y = picture_file.decompress(data, codec, stream=options.stream, max_memory=options.max_memory)
-  pixels = files.to_bytes(y, described.channels)
+  part = picture_file.Part(options.region, options.partial)
+  try:
+    pixels = picture_file.decompress_samples(
+      data, codec, stream=options.stream, max_memory=options.max_memory, part=part
+    )
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
   if options.output == "-":
     picture = io.BytesIO()
     files.write_picture(picture, kind, pixels, described.profile)
@@ -91,5 +102,5 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
     with atomic.replacing(path) as temporary:
       files.write_picture(temporary, kind, pixels, described.profile)
   name = terminal.name(options.output, "stdout")
-  size = f"{described.width} x {described.height} pixels"
+  size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
   terminal.say(f"{name}: {size}, {time.monotonic() - start:.2f} s")

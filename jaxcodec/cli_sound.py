@@ -30,6 +30,8 @@ def encode(options: argparse.Namespace) -> None:
     return
   if {options.quality, options.target_bpp, options.target_psnr} != {None}:
     raise terminal.UsageError("--quality, --target-bpp and --target-psnr are for pictures")
+  if options.tile is not None or options.progressive:
+    raise terminal.UsageError("--tile and --progressive are for pictures")
   bitrate = terminal.bitrate(codec, options.bitrate)
   name = terminal.name(options.input)
   if packets and (options.title or options.meta or options.source_hash):
@@ -69,6 +71,8 @@ def decode(options: argparse.Namespace) -> None:
   if not options.input.endswith(_PACKETS) and picture_file.holds_picture(data, options.stream):
     cli_picture.decode(options, data)
     return
+  if options.region is not None or options.partial:
+    raise terminal.UsageError("--region and --partial are for pictures")
   from jaxcodec import atomic
   from jaxcodec.audio import files
 

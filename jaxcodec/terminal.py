@@ -58,6 +58,12 @@ def size(text: str) -> int:
   return int(value)
 
 
+def region(text: str) -> tuple[int, int, int, int]:
+  """Pixels of a text such as 100,50,640,480."""
+  left, top, width, height = map(int, text.split(","))
+  return left, top, width, height
+
+
 def load(name: str):
   """A codec of sound."""
   from jaxcodec.hub.load import load_sound

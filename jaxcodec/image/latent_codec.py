@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from jaxcodec.fingerprint import digest
 from jaxcodec.functional.exact import UNIT
 from jaxcodec.image import passes as passes_lib
 from jaxcodec.image.picture_codec import PictureCodec
+
+Layers = Sequence[Sequence[int]]  # Channels.
 
 
 @jax.tree_util.register_dataclass
@@ -39,6 +42,28 @@ class LatentCodec:
   def networks(self) -> passes_lib.Networks:
     """What decides how a file is read, in whole numbers."""
     return passes_lib.networks(self.module, self.params)
+
+  @functools.cached_property
+  def reach(self) -> int:
+    """How far the transforms look, in places of latents: no output of either depends on more.
+
+    Found by what one input that is not a number makes of the others.
+
+    Raises:
+      ValueError: if it is 20 places or more.
+    """
+    middle = 20
+    y = np.zeros((1, 2 * middle + 1, self.module.latents), np.float32)
+    y[:, middle] = np.nan
+    x = np.zeros((16, 16 * y.shape[1], 3), np.float32)
+    x[:, 16 * middle : 16 * middle + 16] = np.nan
+    quality = 0.0 if self.module.levels else None
+    seen = np.isnan(synthesise(self, y, quality)).any(axis=(0, 2)).reshape(-1, 16).any(axis=1)
+    seen |= np.isnan(analyse(self, x, quality)).any(axis=(0, 2))
+    found = int(np.abs(np.flatnonzero(seen) - middle).max())
+    if found == middle:
+      raise ValueError(f"codec {self.name} looks too far for tiles")
+    return found
 
   @functools.cached_property
   def fingerprint(self) -> bytes:
@@ -74,22 +99,35 @@ def encode(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> b
   Raises:
     ValueError: if there are no files of the codec, or a latent is too large for one.
   """
-  networks = codec.networks
   y, z = (np.asarray(part)[0] for part in _analyse(codec, x[None], quality))
+  return b"".join(encode_parts(codec, y, z))
+
+
+def encode_parts(
+  codec: LatentCodec, y: np.ndarray, z: np.ndarray, layers: Layers = ()
+) -> list[bytes]:
+  """Latents [h, w, M] and side information as the bytes of each of the codec's parts.
+
+  Args:
+    layers: channels of y that are parts of their own, in turn, each before what is left.
+
+  Raises:
+    ValueError: as `encode`.
+  """
   coded: list[bytes] = []
-  steps = passes_lib.passes(codec.module, networks, y.shape[:2])
-  try:
-    part = next(steps)
-    while True:
-      values = (z if part.of_z else y)[part.places]
-      symbols = np.rint(values.astype(np.float64) - part.means / UNIT)
-      if not np.isfinite(symbols).all():
-        raise ValueError("a latent of the picture is not finite")
-      tables = codec.tables if part.of_z else coder.normal_tables()
-      coded.append(coder.encode(symbols.ravel(), part.tables.ravel(), tables))
-      part = steps.send(symbols)
-  except StopIteration:
-    return b"".join(coded)
+
+  def answer(part: passes_lib.Part) -> np.ndarray:
+    values = (z if part.of_z else y)[part.places]
+    symbols = np.rint(values.astype(np.float64) - part.means / UNIT)
+    if not np.isfinite(symbols).all():
+      raise ValueError("a latent of the picture is not finite")
+    for channels in _layers(codec, part, layers):
+      rows = part.tables[:, channels].ravel()
+      coded.append(coder.encode(symbols[:, channels].ravel(), rows, _tables(codec, part)))
+    return symbols
+
+  _run(codec, y.shape[:2], answer)
+  return coded
 
 
 def decode(
@@ -101,23 +139,119 @@ def decode(
     CodecError: if the bytes are damaged.
     ValueError: if there are no files of the codec.
   """
-  return _synthesise(codec, decode_latents(codec, data, height, width)[None], quality)[0]
+  return synthesise(codec, decode_latents(codec, data, height, width), quality)
 
 
 def decode_latents(codec: LatentCodec, data: bytes, height: int, width: int) -> np.ndarray:
   """Latents float32 [H / 16, W / 16, M] of `encode`'s bytes; the same bits on every machine."""
-  steps = passes_lib.passes(codec.module, codec.networks, (height // 16, width // 16))
   at = 0
+
+  def answer(part: passes_lib.Part) -> np.ndarray:
+    nonlocal at
+    symbols, at = coder.decode(data, at, part.tables.ravel(), _tables(codec, part))
+    return symbols.reshape(part.means.shape)
+
+  found = _run(codec, (height // 16, width // 16), answer)
+  if at != len(data):
+    raise CodecError(f"{len(data) - at} bytes too many after the latents")
+  return found
+
+
+def decode_parts(
+  codec: LatentCodec,
+  read: Callable[[int], bytes | None],
+  num_parts: int,
+  shape: tuple[int, int],
+  layers: Layers = (),
+) -> np.ndarray:
+  """Latents float32 [h, w, M] of `encode_parts`' bytes, h and w being `shape`.
+
+  Args:
+    read: the bytes of part n; None for a part that is not there. A latent of such is the mean of
+      those beside it, or where they lack too what it would have been rounded about.
+    num_parts: how many there are.
+    layers: those of `encode_parts`.
+
+  Raises:
+    CodecError: if they are damaged, or of another number than the codec's.
+  """
+  count = 0
+  there = np.ones((*shape, codec.module.latents), bool)
+
+  def answer(part: passes_lib.Part) -> np.ndarray:
+    nonlocal count
+    found = np.zeros_like(part.means)
+    for channels in _layers(codec, part, layers):
+      count += 1
+      data = read(count - 1) if count <= num_parts else None
+      rows, columns = part.places
+      if data is None:
+        if not passes_lib.is_side(codec.module, part):
+          there[rows[:, None], columns[:, None], channels] = False
+        continue
+      own = part.tables[:, channels]
+      symbols, at = coder.decode(data, 0, own.ravel(), _tables(codec, part))
+      if at != len(data):
+        raise CodecError(f"{len(data) - at} bytes too many after a part of the latents")
+      found[:, channels] = symbols.reshape(own.shape)
+    return found
+
+  y = _run(codec, shape, answer)
+  if count != num_parts:
+    raise CodecError(f"the file has {num_parts} parts a tile, its codec {count}")
+  return y if there.all() else _filled(y, there)
+
+
+def _layers(codec: LatentCodec, part: passes_lib.Part, layers: Layers) -> Layers:
+  """The channels of each of the parts that some latents are coded in."""
+  size = part.means.shape[1]
+  if not layers or passes_lib.is_side(codec.module, part):
+    return (range(size),)
+  first = {channel for layer in layers for channel in layer}
+  if not first <= set(range(size)):
+    raise CodecError(f"the file has a layer of channels beyond {size}")
+  rest = [channel for channel in range(size) if channel not in first]
+  return (*map(list, layers), rest) if rest else tuple(map(list, layers))
+
+
+def _filled(y: np.ndarray, there: np.ndarray) -> np.ndarray:
+  """Latents, those not `there` the means of the four beside them that are, if any."""
+  known = np.pad(np.where(there, y, 0), ((1, 1), (1, 1), (0, 0)))
+  count = np.pad(there.astype(np.float32), ((1, 1), (1, 1), (0, 0)))
+  around = [
+    part[:-2, 1:-1] + part[2:, 1:-1] + part[1:-1, :-2] + part[1:-1, 2:] for part in (known, count)
+  ]
+  return np.where(there | (around[1] == 0), y, around[0] / np.maximum(around[1], 1))
+
+
+def analyse(codec: LatentCodec, x: np.ndarray, quality: float | None = None) -> np.ndarray:
+  """Latents y [h, w, M] of a picture [H, W, 3], sides multiples of 16, before rounding."""
+  return np.asarray(_jit_latents(codec.params, x[None], quality, module=codec.module)[0])
+
+
+def side(codec: LatentCodec, y: np.ndarray) -> np.ndarray:
+  """Side information of latents."""
+  return np.asarray(_jit_side(codec.params, y[None], module=codec.module)[0])
+
+
+def synthesise(codec: LatentCodec, y_hat: np.ndarray, quality: float | None = None) -> jax.Array:
+  """The picture [H, W, 3] of latents [h, w, M]; it may leave [-1, 1]."""
+  return _synthesise(codec, y_hat[None], quality)[0]
+
+
+def _run(codec: LatentCodec, shape: tuple[int, int], answer) -> np.ndarray:
+  """The codec's passes, each answered with its symbols, and the latents float32 at their end."""
+  steps = passes_lib.passes(codec.module, codec.networks, shape)
   try:
     part = next(steps)
     while True:
-      tables = codec.tables if part.of_z else coder.normal_tables()
-      symbols, at = coder.decode(data, at, part.tables.ravel(), tables)
-      part = steps.send(symbols.reshape(part.means.shape))
+      part = steps.send(answer(part))
   except StopIteration as end:
-    if at != len(data):
-      raise CodecError(f"{len(data) - at} bytes too many after the latents") from None
     return (end.value / UNIT).astype(np.float32)
+
+
+def _tables(codec: LatentCodec, part: passes_lib.Part) -> np.ndarray:
+  return codec.tables if part.of_z else coder.normal_tables()
 
 
 def _analyse(codec: LatentCodec, x, quality=None):
@@ -131,6 +265,16 @@ def _synthesise(codec: LatentCodec, y_hat, quality=None):
 @functools.partial(jax.jit, static_argnames="module")
 def _jit_analyse(params, x, quality, *, module):
   return module.apply({"params": params}, x, quality, method="analyse")
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _jit_latents(params, x, quality, *, module):
+  return module.apply({"params": params}, x, quality, method="latents_of")
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _jit_side(params, y, *, module):
+  return module.apply({"params": params}, y, method="side")
 
 
 @functools.partial(jax.jit, static_argnames="module")

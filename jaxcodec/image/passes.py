@@ -90,6 +90,11 @@ def passes(module: PictureCodec, found: Networks, shape: tuple[int, int]) -> Pas
   return (yield from _checkerboard(found.layers, side, shape))
 
 
+def is_side(module: PictureCodec, part: Part) -> bool:
+  """Whether a part is of side information, which synthesis does not see."""
+  return part.of_z and not isinstance(module, FactorizedPrior)
+
+
 def _checkerboard(found: dict[str, Sequence[Layer]], side: np.ndarray, shape) -> Passes:
   (context,), parameters = found["context_prediction"], found["entropy_parameters"]
   color = np.add.outer(*map(np.arange, shape)) % 2
