@@ -121,6 +121,9 @@ def _codecs(options: argparse.Namespace) -> None:
     streams = "causal" if codec.causal else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
+    "c3: pictures of any size, networks fitted to each, in minutes; --quality 0 to 100, --steps"
+  )
+  print(
     "--codec DIR: what jaxcodec.save wrote, an EnCodec, DAC or Mimi of the Hugging Face layout, "
     "Lyra V2's three .tflite files, or for pictures a state_dict of CompressAI (.pth, .pth.tar)"
   )
@@ -179,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument("--quality", type=float, metavar="Q", help="of a picture, 0 to 100; else 50")
   encode.add_argument("--target-bpp", type=float, metavar="BITS", help="at most, a pixel")
   encode.add_argument("--target-psnr", type=float, metavar="DB", help="of a picture, at least")
+  encode.add_argument("--steps", type=int, metavar="N", help="of fitting (--codec c3); else 10000")
   encode.add_argument("--tile", type=int, metavar="N", help="pixels a side, a multiple of 64")
   encode.add_argument(
     "--progressive", action="store_true", help="the file's start is a coarser picture"

@@ -22,6 +22,11 @@ def encode(options: argparse.Namespace) -> None:
   from jaxcodec.image.files import is_picture
 
   packets = options.output.endswith(_PACKETS)
+  if options.codec == terminal.FITTED_CODEC and not packets:
+    cli_picture.encode_fitted(options, source)
+    return
+  if options.steps is not None:
+    raise terminal.UsageError(f"--steps is for --codec {terminal.FITTED_CODEC}")
   if options.codec is None:
     options.codec = terminal.PICTURE_CODEC if is_picture(source) else terminal.SOUND_CODEC
   codec = _load_lyra(options.codec) if packets else terminal.load_any(options.codec)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcodec import metrics
+from jaxcodec import fitted_picture, metrics
 from jaxcodec.entropy import container
 from jaxcodec.entropy.container import Header, Picture
 from jaxcodec.entropy.picture import MOST_QUALITY
@@ -247,6 +247,15 @@ def _blocks(
 ) -> tuple[tuple[int, int], Iterator[tuple[Spans, np.ndarray]]]:
   """Height and width of what is to be decoded, and its blocks: where, and float32 [H, W, 3]."""
   number, described = picture_of(data, stream)
+  region = _region(described, part.region)
+  height, width = (span.stop - span.start for span in region)
+  if described.networks:
+    if codec is not None:
+      raise CodecError(f"the file has networks of its own: codec {codec.name} cannot read it")
+    left = max_memory - sample_bytes * height * width
+    x = fitted_picture.pixels(data, described, stream=number, max_memory=left)
+    whole = slice(0, described.height), slice(0, described.width)
+    return (height, width), _placed(described, region, iter([(whole, x)]))
   if codec is None:
     codec = bundled_codec(described)
   if described.weights_hash != codec.fingerprint:
@@ -254,8 +263,6 @@ def _blocks(
       f"the file was made with other weights than codec {codec.name} has "
       f"(file: {described.codec!r})"
     )
-  region = _region(described, part.region)
-  height, width = (span.stop - span.start for span in region)
   needed = sample_bytes * height * width + _memory_needed(codec, described)
   if needed > max_memory:
     sizes = f"{needed / 1e6:.0f} MB of memory, and {max_memory / 1e6:.0f}"
@@ -268,31 +275,38 @@ def _blocks(
   read = container.picture_chunks(data, stream=number, cut=part.cut)
   if part.cut and read(0) is None:
     raise CodecError("truncated: not one part of the picture is whole")
-  return (height, width), _decoded(codec, described, read, region)
+  blocks = _decoded(codec, described, read, region)
+  return (height, width), _placed(described, region, blocks)
 
 
 def _decoded(
   codec: LatentCodec, described: Picture, read, region: Spans
 ) -> Iterator[tuple[Spans, np.ndarray]]:
-  """The blocks of a region, placed from its first row and column on."""
+  """Blocks that hold all of a region, and where they are in the picture."""
   level = _level(codec, described.quality)
   tiling = _tiling(codec, described)
   if not described.tile:
     rows, columns = (PLACE * size for size in tiling.shape)
     x = np.asarray(latent_codec.decode(codec, read(0), rows, columns, level))
-    blocks = iter([((slice(0, rows), slice(0, columns)), x)])
-  else:
-    count = math.prod(tiling.counts)
+    yield (slice(0, rows), slice(0, columns)), x
+    return
+  count = math.prod(tiling.counts)
 
-    def latents(tile: tuple[int, int]) -> np.ndarray:
-      place = tile[0] * tiling.counts[1] + tile[1]
-      rows, columns = tiling.places(tile)
-      size = rows.stop - rows.start, columns.stop - columns.start
-      return latent_codec.decode_parts(
-        codec, lambda n: read(n * count + place), described.parts, size, described.layers
-      )
+  def latents(tile: tuple[int, int]) -> np.ndarray:
+    place = tile[0] * tiling.counts[1] + tile[1]
+    rows, columns = tiling.places(tile)
+    size = rows.stop - rows.start, columns.stop - columns.start
+    return latent_codec.decode_parts(
+      codec, lambda n: read(n * count + place), described.parts, size, described.layers
+    )
 
-    blocks = tiles.decode(codec, tiling, latents, level, _places(region))
+  yield from tiles.decode(codec, tiling, latents, level, _places(region))
+
+
+def _placed(
+  described: Picture, region: Spans, blocks: Iterator[tuple[Spans, np.ndarray]]
+) -> Iterator[tuple[Spans, np.ndarray]]:
+  """What blocks show of a region, counted from its first row and column."""
   for spans, block in blocks:
     shared = tiles.shared(spans, region)
     y = np.clip(block[tiles.relative(shared, spans)], -1, 1)

@@ -17,6 +17,7 @@ from jaxcodec.errors import CodecError
 # What is bundled, and what is meant where no codec is named.
 SOUND_CODEC = "speech-16khz"
 PICTURE_CODEC = "photo"
+FITTED_CODEC = "c3"  # Made anew for each picture.
 
 
 class UsageError(Exception):

@@ -27,6 +27,7 @@ LAYERS = (
   ("jaxcodec.chunked",),
   ("jaxcodec.bulk",),
   ("jaxcodec.tokens",),
+  ("jaxcodec.fitted_picture",),
   ("jaxcodec.picture_file",),
   (
     "jaxcodec.bitstream",

@@ -52,7 +52,7 @@ __all__ = [
   "write",
 ]
 
-_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED, _LATENTS = 0, 1, 2, 3, 4
+_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED, _LATENTS, _FITTED = 0, 1, 2, 3, 4, 5
 # Rows under a learned prior are decoded this many at a time: together they take little longer.
 _AHEAD = 32
 
@@ -210,8 +210,12 @@ def sound_stream(header: Header, number: int) -> Stream:
 
 def picture_record(header: Header, payload: bytes, *, stream: int = 0, index: int = 0) -> bytes:
   """The record of chunk `index` of a picture's latents, for `write`."""
-  body = bytes([_LATENTS]) + payload
+  body = bytes([_picture_coder(header.streams[stream])]) + payload
   return body + record_crc(body, header_bytes(header)[-4:], stream, index)
+
+
+def _picture_coder(described: Stream | Picture) -> int:
+  return _FITTED if isinstance(described, Picture) and described.networks else _LATENTS
 
 
 def read_picture(data: bytes, *, stream: int = 0) -> bytes:
@@ -249,7 +253,7 @@ def picture_chunks(
     if layout.starts[stream][index + 1] > len(view):
       return None
     body = _checked_record(view, layout, stream, index)
-    if body[0] != _LATENTS:
+    if body[0] != _picture_coder(layout.header.streams[stream]):
       raise CodecError(f"chunk {index}: coder {body[0]} is unknown to this reader")
     return bytes(body[1:])
 

@@ -25,6 +25,7 @@ KIND = 2  # The kind of signal.
 _ICC = 4  # The tag of a colour profile; a reader may leave it out.
 _QUALITY = 5  # That of a quality; who does not know it cannot decode.
 _TILES = 7
+_NETWORKS = 9
 MOST_QUALITY = 1000
 _LIMITS = {
   "height": (1, 1 << 24),
@@ -37,6 +38,7 @@ MOST_PIXELS = 1 << 28
 MOST_PROFILE = 1 << 15
 TILE_UNIT = 64  # Pixels; the sides of tiles are multiples of it.
 MOST_TILE = 64 * TILE_UNIT
+_MOST_NETWORKS = 32  # Numbers that describe them.
 _MOST_PARTS, _MOST_LAYERS, _MOST_CHANNELS = 64, 16, 1024
 
 
@@ -55,6 +57,8 @@ class Picture:
     tile: pixels a side of the tiles that are coded apart, a multiple of 64 up to 4096; 0 if the
       picture is one payload.
     parts: payloads of each tile.
+    networks: numbers that say what the networks in the payload look like, of a picture that brings
+      its own; else empty.
     layers: channels of the latents that come before the others, in turn; empty if all come at once.
   """
 
@@ -70,6 +74,7 @@ class Picture:
   tile: int = 0
   parts: int = 1
   layers: tuple[tuple[int, ...], ...] = ()
+  networks: tuple[int, ...] = ()
   metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -99,6 +104,10 @@ class Picture:
       raise ValueError(f"{len(self.layers)} layers of {len(channels)} channels are too many")
     if len(set(channels)) < len(channels) or not all(0 <= c < 1 << 16 for c in channels):
       raise ValueError("a channel is in two layers, or is none")
+    if len(self.networks) > _MOST_NETWORKS or not all(0 <= n < 1 << 16 for n in self.networks):
+      raise ValueError(f"at most {_MOST_NETWORKS} numbers below 65536 describe networks")
+    if self.networks and (self.tile or self.quality is not None):
+      raise ValueError("a picture with networks of its own has no tiles and no quality")
     check_metadata(self.metadata)
 
   @property
@@ -132,6 +141,8 @@ def picture_bytes(picture: Picture) -> bytes:
     for layer in picture.layers:
       numbers += [len(layer), *layer]
     body += field_bytes(_TILES, b"".join(map(varint, numbers)))
+  if picture.networks:
+    body += field_bytes(_NETWORKS, b"".join(map(varint, picture.networks)))
   return body + metadata_bytes(picture.metadata)
 
 
@@ -147,9 +158,10 @@ def parse_picture(body: memoryview) -> Picture:
   for field in _LIMITS:
     numbers[field], at = read_varint(body, at, "header")
   profile, quality, metadata = b"", None, dict[str, str]()
+  networks: tuple[int, ...] = ()
   tile, parts = 0, 1
   layers: tuple[tuple[int, ...], ...] = ()
-  for tag, content in read_fields(body, at, (_ICC, _QUALITY, _TILES, PAIR)):
+  for tag, content in read_fields(body, at, (_ICC, _QUALITY, _TILES, _NETWORKS, PAIR)):
     if tag == PAIR:
       read_pair(content, metadata)
     elif tag == _QUALITY:
@@ -162,6 +174,10 @@ def parse_picture(body: memoryview) -> Picture:
       if tile:
         raise CodecError("header is not valid: a picture has tiles of one size")
       tile, parts, layers = _tiles(_numbers(content))
+    elif tag == _NETWORKS:
+      if networks:
+        raise CodecError("header is not valid: networks are described once")
+      networks = tuple(_numbers(content))
     elif profile or not content:
       raise CodecError("header is not valid: a picture has one profile, not empty")
     else:
@@ -174,6 +190,7 @@ def parse_picture(body: memoryview) -> Picture:
     tile=tile,
     parts=parts,
     layers=layers,
+    networks=networks,
     metadata=metadata,
     **numbers,
   )
