@@ -271,6 +271,9 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument(
     "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2; JPEG, WebP, ..."
   )
+  evaluate.add_argument(
+    "--perception", metavar="MODULE:FUNCTION", help="that names the kind of a file, its folder"
+  )
   evaluate.add_argument("--json", metavar="FILE", help="means and files; - for stdout")
   evaluate.add_argument("--plot", metavar="FILE", help="curves of pictures, as PNG")
   evaluate.add_argument("--force", **force)

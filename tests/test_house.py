@@ -42,6 +42,7 @@ LAYERS = (
   ("jaxcodec.picture_report",),
   ("jaxcodec.demo_pictures",),
   ("jaxcodec", "jaxcodec.demo", "jaxcodec.evaluate"),
+  ("jaxcodec.perception",),
   ("jaxcodec.terminal",),
   ("jaxcodec.cli_picture",),
   ("jaxcodec.cli_sound", "jaxcodec.cli_evaluate"),
