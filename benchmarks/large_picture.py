@@ -6,6 +6,7 @@ PICTURE is repeated, mirrored, until it fills a square of `side` pixels, with it
 it is. Each step runs as a command in a process of its own, whose peak of memory the system counts.
 Seams: squared errors of the pixels within eight of an edge between tiles beside those of all
 others, and of the same places of a file without tiles, for the picture alone in tiles of 128.
+Beginnings: what the first chunks of a progressive file of it give.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcodec import picture_file, terminal
+from jaxcodec.entropy import container
 
 _EDGE = 8  # Pixels on either side.
 
@@ -28,11 +30,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("picture", type=pathlib.Path)
   parser.add_argument("--codec", default=terminal.PICTURE_CODEC)
-  parser.add_argument("--side", type=int, default=10_000)
+  parser.add_argument("--side", type=int, default=10_000, help="0: no large picture")
   options = parser.parse_args()
   terminal.look_for_no_absent_accelerator()
   pixels = np.asarray(Image.open(options.picture).convert("RGB"))
   seams(options.codec, pixels)
+  beginnings(options.codec, pixels)
+  if options.side == 0:
+    return
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     _write_large(pixels, options.side, folder / "large.png")
@@ -72,6 +77,19 @@ def seams(codec_name: str, pixels: np.ndarray) -> None:
     cells = [f"{_decibels(errors[where].mean()):.3f}" for errors, _ in found]
     print(f"| {name} | {where.mean():.2f} | {' | '.join(cells)} |")
   print(f"\n{found[0][1]} bytes with tiles of 128, {found[1][1]} without")
+
+
+def beginnings(codec_name: str, pixels: np.ndarray) -> None:
+  """Prints PSNR after each part of a progressive file."""
+  codec = terminal.load_picture(codec_name)
+  data = picture_file.compress(codec, pixels[None], progressive=True)
+  whole = len(picture_file.compress(codec, pixels[None]))
+  print(f"\n{len(data)} bytes progressive, {whole} not\n")
+  print("| bytes | share | PSNR, dB |\n|---:|---:|---:|")
+  for end in container.read_layout(data).starts[0][1:]:
+    part = picture_file.Part(cut=True)
+    back = picture_file.decompress_samples(data[:end], codec, max_memory=2**40, part=part)
+    print(f"| {end} | {end / len(data):.0%} | {_decibels(_errors(back, pixels).mean()):.2f} |")
 
 
 def _errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_pictures import FITTED
 from PIL import Image
 from scipy import stats
 
@@ -179,56 +180,28 @@ def test_tables_of_laplace_densities_are_those_of_scipy():
     np.testing.assert_allclose(got[:-1], known.cdf(low + 1) - known.cdf(low), atol=3e-5)
 
 
-@pytest.fixture(scope="module")
-def fitted():
-  """Two pictures of odd size, fitted together, and their files."""
-  rows, columns = np.mgrid[:19, :26]
-  waves = np.stack([np.sin(rows / 4), np.cos(columns / 5), np.sin(rows / 3 + columns / 7)], -1)
-  x = np.stack([0.8 * waves, -0.5 * waves[::-1]])
-  x = np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8)
-  told: list[int] = []
-  files = fitted_picture.compress_many(x, FIT, progress=told.append, metadata={"title": "Waves"})
-  assert told == [100, 200, 250]
-  return x, files
+DATA = FITTED.read_bytes()  # Of 30 x 41 pixels.
+DESCRIBED = container.read_header(DATA).streams[0]
 
 
-def test_pictures_come_back_and_are_better_than_their_mean(fitted):
-  x, files = fitted
-  for pixels, data in zip(x, files, strict=True):
-    y = picture_file.decompress_samples(data, max_memory=10**9)
-    assert y.shape == pixels.shape
-    error = np.square(y.astype(float) - pixels).mean()
-    assert error < 0.5 * np.square(pixels - pixels.mean(axis=(0, 1))).mean()
-    # The public face, in floats, and a part of it.
-    whole = jaxcodec.decompress(data)
-    np.testing.assert_array_equal(np.rint((whole[0] + 1) * 127.5).astype(np.uint8), y)
-    part = jaxcodec.decompress(data, region=(3, 4, 10, 9))
-    np.testing.assert_array_equal(part, whole[:, 4:13, 3:13])
-  (facts,) = jaxcodec.info(files[0], check=True)["streams"]
-  assert (facts["codec"], facts["width"], facts["height"]) == ("c3", 26, 19)
-
-
-def test_a_file_takes_what_its_densities_say(fitted):
-  _, files = fitted
-  described = picture_file.picture_of(files[0], None)[1]
-  shape, found = fitted_picture.integers(files[0], described)
+def test_a_file_takes_what_its_densities_say():
+  shape, found = fitted_picture.integers(DATA, DESCRIBED)
+  found.grids[0][7, 9] = found.grids[2][1, 1] = 0  # These two are escapes.
   networks = c3_code.networks_of(found.steps, found.arrays)
   flat = np.concatenate([grid.ravel() for grid in found.grids]).astype(np.float32)
   fit = shape.fit()
-  bits = float(jax.jit(lambda: c3_fit.losses(fit, networks, flat, jnp.zeros((19, 26, 3))).bits)())
+  bits = float(jax.jit(lambda: c3_fit.losses(fit, networks, flat, jnp.zeros((30, 41, 3))).bits)())
   without = c3_code.encode(shape, found._replace(grids=[]))
-  payload = container.read_picture(files[0])
+  payload = c3_code.encode(shape, found)
   assert abs(len(payload) - len(without) - bits / 8) < 0.005 * bits / 8 + 8
 
 
-def test_far_integers_and_all_that_is_damaged(fitted):
-  _, files = fitted
-  described = picture_file.picture_of(files[0], None)[1]
-  shape, found = fitted_picture.integers(files[0], described)
+def test_far_integers_and_all_that_is_damaged():
+  shape, found = fitted_picture.integers(DATA, DESCRIBED)
   far = [grid.copy() for grid in found.grids]
   far[0][3, 4], far[0][7, 1], far[2][0, 0] = 700, -1000, 999
   payload = c3_code.encode(shape, found._replace(grids=far))
-  back = c3_code.decode(shape, payload, 19, 26)
+  back = c3_code.decode(shape, payload, 30, 41)
   for got, expected in zip(back.grids, far, strict=True):
     np.testing.assert_array_equal(got, expected)
   refused = 0
@@ -239,17 +212,17 @@ def test_far_integers_and_all_that_is_damaged(fitted):
       forged[at] = rng.integers(256)
     forged = forged[: rng.integers(len(forged))] if seed % 3 == 0 else forged
     try:
-      some = c3_code.decode(shape, bytes(forged), 19, 26)
+      some = c3_code.decode(shape, bytes(forged), 30, 41)
       assert max(np.abs(grid).max() for grid in some.grids) <= 1000
     except jaxcodec.CodecError:
       refused += 1
   assert refused >= 30
-  header = container.Header(streams=(described,))
+  header = container.Header(streams=(DESCRIBED,))
   for wrong in (b"", payload + b"\0", payload + b"12345678"):
     with pytest.raises(jaxcodec.CodecError):
-      c3_code.decode(shape, wrong, 19, 26)
+      c3_code.decode(shape, wrong, 30, 41)
   for numbers in ((0,), shape.numbers()[:-1], (*shape.numbers(), 1), (11, *shape.numbers()[1:])):
-    changed = dataclasses.replace(described, networks=numbers)
+    changed = dataclasses.replace(DESCRIBED, networks=numbers)
     data = container.write(
       container.Header(streams=(changed,)),
       [container.picture_record(container.Header(streams=(changed,)), payload)],
@@ -277,13 +250,12 @@ def test_networks_that_no_file_can_have_are_refused():
     fitted_picture.compress(np.zeros((3, 3, 3), np.uint8))
 
 
-def test_the_command_says_what_does_not_go_together(fitted, tmp_path, capsys):
-  _, files = fitted
-  (tmp_path / "a.jxc").write_bytes(files[1])
+def test_the_command_says_what_does_not_go_together(tmp_path, capsys):
+  (tmp_path / "a.jxc").write_bytes(DATA)
   back, pixels = str(tmp_path / "b.png"), str(tmp_path / "a.png")
   assert cli.main(["decode", str(tmp_path / "a.jxc"), back]) == 0
   with Image.open(back) as found:
-    y = picture_file.decompress_samples(files[1], max_memory=10**9)
+    y = picture_file.decompress_samples(DATA, max_memory=10**9)
     np.testing.assert_array_equal(np.asarray(found), y)
   call = ["decode", str(tmp_path / "a.jxc"), back, "--force", "--codec", "photo"]
   assert cli.main(call) == 2
@@ -293,6 +265,29 @@ def test_the_command_says_what_does_not_go_together(fitted, tmp_path, capsys):
   assert cli.main([*encode, "--codec", "c3", "--target-bpp", "1"]) == 2
   assert "takes --quality and --steps" in capsys.readouterr().err
   assert cli.main([*encode, "--steps", "10"]) == 2
+
+
+@pytest.mark.slow
+def test_pictures_fitted_together_come_back_better_than_their_means():
+  rows, columns = np.mgrid[:19, :26]
+  waves = np.stack([np.sin(rows / 4), np.cos(columns / 5), np.sin(rows / 3 + columns / 7)], -1)
+  x = np.stack([0.8 * waves, -0.5 * waves[::-1]])
+  x = np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8)
+  told: list[int] = []
+  files = fitted_picture.compress_many(x, FIT, progress=told.append, metadata={"title": "Waves"})
+  assert told == [100, 200, 250]
+  for pixels, data in zip(x, files, strict=True):
+    y = picture_file.decompress_samples(data, max_memory=10**9)
+    assert y.shape == pixels.shape
+    error = np.square(y.astype(float) - pixels).mean()
+    assert error < 0.5 * np.square(pixels - pixels.mean(axis=(0, 1))).mean()
+    # The public face, in floats, and a part of it.
+    whole = jaxcodec.decompress(data)
+    np.testing.assert_array_equal(np.rint((whole[0] + 1) * 127.5).astype(np.uint8), y)
+    part = jaxcodec.decompress(data, region=(3, 4, 10, 9))
+    np.testing.assert_array_equal(part, whole[:, 4:13, 3:13])
+  (facts,) = jaxcodec.info(files[0], check=True)["streams"]
+  assert (facts["codec"], facts["width"], facts["height"]) == ("c3", 26, 19)
 
 
 @pytest.mark.slow
