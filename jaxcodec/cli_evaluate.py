@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import pathlib
+import sys
 from typing import Any
 
 from jaxcodec import terminal
@@ -107,7 +108,7 @@ def _perceived_pictures(options: argparse.Namespace, systems, sources, missing: 
 
   if options.plot:
     raise terminal.UsageError("--plot draws no curves of --perception")
-  model = lib.model(options.perception)
+  model = _model(options.perception)
   items = (
     lib.Item(str(path), files.read_picture(path, str(path)).samples[0], lib.kind_of(path))
     for path in _bar(sources)
@@ -120,7 +121,7 @@ def _perceived_pictures(options: argparse.Namespace, systems, sources, missing: 
 def _perceived_sounds(options: argparse.Namespace, systems, sources, missing: list[str]) -> None:
   from jaxcodec import evaluate, perception as lib
 
-  model = lib.model(options.perception)
+  model = _model(options.perception)
   tables = []
   # A model hears waves at the rate of the codec.
   for rate, channels in dict.fromkeys((system.sample_rate, system.channels) for system in systems):
@@ -137,6 +138,14 @@ def _perceived_sounds(options: argparse.Namespace, systems, sources, missing: li
     lib.print_table(found, "bits/sample", stderr=options.json == "-")
     tables.append({"sample_rate": rate, "channels": channels, **found.to_json()})
   _write(options, {"rates": tables, "left_out": missing})
+
+
+def _model(name: str):
+  from jaxcodec import perception
+
+  # An installed command has its own folder on the path, and not the user's.
+  sys.path.insert(0, str(pathlib.Path.cwd()))
+  return perception.model(name)
 
 
 def _right(model, wave, kind: str, *, sample_rate: int) -> float:

@@ -25,6 +25,7 @@ import math
 import os
 import pathlib
 import tarfile
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,8 +37,9 @@ import soxr
 from PIL import Image
 
 from configs.lmuformer import ESC10
-from jaxcodec import baselines, evaluate, evaluate_pictures, perception, picture_baselines, terminal
+from jaxcodec import evaluate, evaluate_pictures, perception, picture_baselines, terminal
 from jaxcodec.audio.classifier import SAMPLE_RATE, spectra
+from jaxcodec.baselines import Coded, System
 from jaxcodec.data.labelled import read_table
 from jaxcodec.hub.load import load
 from jaxcodec.perception import Item
@@ -58,6 +60,11 @@ SIDE, ACROSS = 32, 16  # Pixels of a picture, pictures across a file.
 SECONDS, BANDS = 5, 64
 PICTURES = (("JPEG", {"optimize": True}, (5, 10, 30, 75)), ("WEBP", {"method": 6}, (0, 20, 60)))
 QUALITIES = (0, 25, 50, 75, 100)
+# What libsndfile makes of its levels of compression at 16 kHz, in kbit/s.
+SOUNDS = (
+  ("mp3", "MP3", "MPEG_LAYER_III", {28: 0.5, 23: 0.8, 19: 0.99}),
+  ("opus", "OGG", "OPUS", {24: 0.928, 12: 0.976, 6: 1.0}),
+)
 
 
 class Classifier(NamedTuple):
@@ -144,7 +151,7 @@ def refit(found: Classifier, x: np.ndarray, labels: np.ndarray) -> Classifier:
 def all_features(found: Classifier, x: np.ndarray, batch: int = 64) -> np.ndarray:
   """[N, 4 K], a batch at a time."""
   arrays = found.mean, found.whiten, found.centres
-  parts = []
+  parts, batch = [], min(batch, len(x))
   for start in range(0, len(x), batch):
     part = x[start : start + batch]
     padded = np.pad(part, ((0, batch - len(part)), (0, 0), (0, 0), (0, 0)))
@@ -207,14 +214,30 @@ def esc10(data: pathlib.Path, split: str, rate: int) -> tuple[list[np.ndarray], 
   return waves, np.array(found)
 
 
+@jax.jit
+def _spectra(x):
+  return spectra(x, BANDS)
+
+
 def heard(waves: Sequence[np.ndarray], rate: int) -> np.ndarray:
-  """Spectra [N, frames, bands, 1] of waves."""
-  at = [
-    wave[:, 0] if rate == SAMPLE_RATE else soxr.resample(wave[:, 0], rate, SAMPLE_RATE)
-    for wave in waves
-  ]
-  mel = jax.jit(functools.partial(spectra, bands=BANDS))
-  return np.stack([np.asarray(mel(x[None, : SECONDS * SAMPLE_RATE]))[0] for x in at])[..., None]
+  """Spectra [N, frames, bands, 1] of waves of five seconds."""
+  found = []
+  for wave in waves:
+    x = wave[:, 0] if rate == SAMPLE_RATE else soxr.resample(wave[:, 0], rate, SAMPLE_RATE)
+    found.append(np.asarray(_spectra(x[None, : SECONDS * SAMPLE_RATE]))[0])
+  return np.stack(found)[..., None]
+
+
+def sound_file(kind: str, subtype: str, level: float, wave: np.ndarray) -> Coded:
+  """A wave through a format of libsndfile."""
+  file, start = io.BytesIO(), time.perf_counter()
+  soundfile.write(file, wave, SAMPLE_RATE, format=kind, subtype=subtype, compression_level=level)
+  middle = time.perf_counter()
+  file.seek(0)
+  back, _ = soundfile.read(file, dtype="float32", always_2d=True)
+  back = np.pad(back[: len(wave)], ((0, max(0, len(wave) - len(back))), (0, 0)))
+  size = len(file.getvalue())
+  return Coded(back, size, middle - start, time.perf_counter() - middle)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -293,7 +316,10 @@ def sounds(data: pathlib.Path, out: pathlib.Path | None) -> None:
   if out:
     _keep(ours, out / "sounds.npz")
   systems = evaluate.codec_systems(terminal.SOUND_CODEC, terminal.load(terminal.SOUND_CODEC))
-  systems += baselines.find([(SAMPLE_RATE, 1)])[0]
+  for name, kind, subtype, levels in SOUNDS:
+    for kbps, level in levels.items():
+      code = functools.partial(sound_file, kind, subtype, level)
+      systems.append(System(name, 1000 * kbps, SAMPLE_RATE, 1, code))
   test, truth = esc10(data, "test", SAMPLE_RATE)
   items = [
     Item(str(n), wave, label) for n, (wave, label) in enumerate(zip(test, truth, strict=True))

@@ -9,7 +9,7 @@ Shapes: grids [h, w] of integers; networks nested dicts of arrays.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import constriction
@@ -29,7 +29,6 @@ from jaxcodec.image.c3_fit import Fit
 
 STEPS = (5e-5, 1e-4, 5e-4, 1e-3, 3e-3, 6e-3, 1e-2)  # Of weights, and of biases.
 _STEP_UNIT = 1000  # Of the grids' step.
-_MOST = 1000  # No integer of a grid is further from zero.
 _AT_ONCE = 1 << 16  # Numbers whose tables a writer finds together.
 
 
@@ -154,9 +153,7 @@ def networks_of(steps: tuple[int, int], arrays: Mapping[tuple[str, ...], np.ndar
   return unflatten_dict(floats)
 
 
-def rounded(
-  fit: Fit, params: Any, x: np.ndarray, progress: Callable[[], None] | None = None
-) -> Integers:
+def rounded(fit: Fit, params: Any, x: np.ndarray) -> Integers:
   """Fitted parameters as integers, with the steps of the least loss, networks' bits included.
 
   Args:
@@ -189,8 +186,6 @@ def rounded(
       loss = float(found.loss[0]) + fit.rd_weight * bits / (x.shape[0] * x.shape[1])
       if loss < best[0]:
         best = loss, Integers(steps, arrays, grids)
-      if progress:
-        progress()
   _, chosen = best
   if chosen is None:
     raise ValueError("the fit has come to nothing finite")
@@ -359,7 +354,7 @@ def _decoded_grid(shape: Shape, layers: list[Layer], size, decoder, escapes: Ite
         raise CodecError("an escape of the grids is missing")
       symbols[place] = escaped
     values = nearest[order] + symbols
-    if np.abs(values).max(initial=0) > _MOST:
+    if np.abs(values).max(initial=0) > c3_fit.MOST:
       raise CodecError("an integer of the grids is too far from zero")
     flat[at[order]] = values
   return padded[c:, c : c + width].astype(np.int64)

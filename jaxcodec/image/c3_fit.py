@@ -35,6 +35,7 @@ class Fit:
     temperature, shape: first and last of soft rounding and of its noise, between them linear.
     learning_rate, rounded_learning_rate: at the start of each stage; the first falls to zero as a
       cosine, the second by a fifth after 20 steps that were no better than the best.
+    clip_norm: the most that the norm of all gradients together may be.
     plain: COOL-CHIC's recipe instead: uniform noise without soft rounding, then rounding whose
       gradient is that of the identity.
   """

@@ -1,6 +1,7 @@
 """C3: its equations, the modules of its authors, and pictures that bring their own networks."""
 
 import dataclasses
+import functools
 import pathlib
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tpu_topologies
 from golden_pictures import FITTED
 from PIL import Image
 from scipy import stats
@@ -303,3 +305,15 @@ def test_a_picture_is_fitted_by_the_command_and_read_by_another_process(tmp_path
     assert found.size == (24, 24)
     y = picture_file.decompress_samples((tmp_path / "a.jxc").read_bytes(), max_memory=10**9)
     assert np.abs(np.asarray(found).astype(int) - y).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_step_of_fitting_compiles_for_a_tpu():
+  x = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+  params = jax.eval_shape(jax.vmap(lambda key: c3_fit.init(FIT, key, 16, 16)), keys)
+  state = params, jax.eval_shape(jax.vmap(c3_fit._optimizer(FIT).init), params)
+  numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
+  step = functools.partial(c3_fit._with_noise, FIT)
+  compiled = tpu_topologies.compile_for("v5e", step, x, keys, state, numbers)
+  assert compiled.memory_analysis().temp_size_in_bytes < 10**8
