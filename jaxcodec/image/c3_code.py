@@ -159,7 +159,12 @@ def rounded(fit: Fit, params: Any, x: np.ndarray) -> Integers:
   Args:
     params: of one picture.
     x: the picture [H, W, 3] in [0, 1].
+
+  Raises:
+    ValueError: if a parameter is not finite.
   """
+  if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+    raise ValueError("the fit has come to nothing finite")
   flat = {
     path: np.asarray(leaf, np.float64)
     for path, leaf in flatten_dict({k: params[k] for k in ("entropy", "synthesis")}).items()
@@ -171,7 +176,7 @@ def rounded(fit: Fit, params: Any, x: np.ndarray) -> Integers:
   grids = [part.reshape(shape) for part, shape in zip(parts, sizes, strict=True)]
   # Fitted steps do not matter once a picture is here: one program for all.
   plain = dataclasses.replace(fit, noise_steps=0, rounded_steps=0)
-  best: tuple[float, Integers | None] = (np.inf, None)
+  chosen, least = Integers((0, 0), {}, []), np.inf
   raw = [np.asarray(grid)[None] for grid in params["grids"]]
   for of_weights in range(len(STEPS)):
     for of_biases in range(len(STEPS)):
@@ -184,11 +189,8 @@ def rounded(fit: Fit, params: Any, x: np.ndarray) -> Integers:
       found = c3_fit.evaluate(plain, networks | {"grids": raw}, x[None])
       bits = sum(_array_bits(array) for array in arrays.values())
       loss = float(found.loss[0]) + fit.rd_weight * bits / (x.shape[0] * x.shape[1])
-      if loss < best[0]:
-        best = loss, Integers(steps, arrays, grids)
-  _, chosen = best
-  if chosen is None:
-    raise ValueError("the fit has come to nothing finite")
+      if loss < least:
+        chosen, least = Integers(steps, arrays, grids), loss
   return chosen
 
 
