@@ -60,6 +60,7 @@ SIDE, ACROSS = 32, 16  # Pixels of a picture, pictures across a file.
 SECONDS, BANDS = 5, 64
 PICTURES = (("JPEG", {"optimize": True}, (5, 10, 30, 75)), ("WEBP", {"method": 6}, (0, 20, 60)))
 QUALITIES = (0, 25, 50, 75, 100)
+RATES = (1000, 3000, 6000)  # bit/s
 # What libsndfile makes of its levels of compression at 16 kHz, in kbit/s.
 SOUNDS = (
   ("mp3", "MP3", "MPEG_LAYER_III", {28: 0.5, 23: 0.8, 19: 0.99}),
@@ -114,7 +115,7 @@ def _normal(flat):
   return flat / jnp.sqrt(flat.var(-1, keepdims=True) + 1e-3)
 
 
-def learn(x: np.ndarray, labels: np.ndarray, size: int, stride: int, count: int, seed: int):
+def learn(x, labels, size: int, stride: int, count: int, ridge: float, seed: int) -> Classifier:
   """A classifier of x [N, H, W, C] with `count` centres."""
   rng = np.random.default_rng(seed)
   drawn = x[rng.integers(len(x), size=min(4000, 8 * len(x)))]
@@ -135,17 +136,17 @@ def learn(x: np.ndarray, labels: np.ndarray, size: int, stride: int, count: int,
     centres = centres.astype(np.float32)
   arrays = mean.astype(np.float32), whiten.astype(np.float32), centres
   empty = Classifier(*arrays, np.zeros((2, 4 * count)), np.zeros(0), size, stride)
-  return refit(empty, x, labels)
+  return refit(empty, x, labels, ridge)
 
 
-def refit(found: Classifier, x: np.ndarray, labels: np.ndarray) -> Classifier:
+def refit(found: Classifier, x: np.ndarray, labels: np.ndarray, ridge: float) -> Classifier:
   """The same features, another regression on them."""
   y = all_features(found, x)
   scale = np.stack([y.mean(axis=0), y.std(axis=0) + 1e-3])
   y = _extended((y - scale[0]) / scale[1])
   targets = 2.0 * np.eye(labels.max() + 1)[labels] - 1
-  ridge = 0.02 * len(y) * np.eye(y.shape[1])
-  return found._replace(scale=scale, weights=np.linalg.solve(y.T @ y + ridge, y.T @ targets))
+  penalty = ridge * len(y) * np.eye(y.shape[1])
+  return found._replace(scale=scale, weights=np.linalg.solve(y.T @ y + penalty, y.T @ targets))
 
 
 def all_features(found: Classifier, x: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -267,7 +268,7 @@ def report(found: perception.Perception, unit: str, again: dict[str, float]) -> 
 def pictures(data: pathlib.Path, out: pathlib.Path | None) -> None:
   x, labels = cifar(data, "train")
   test, truth = cifar(data, "test")
-  ours, other = (learn(seen(x), labels, 6, 2, 300, seed) for seed in (0, 1))
+  ours, other = (learn(seen(x), labels, 6, 2, 300, 0.02, seed) for seed in (0, 1))
   if out:
     _keep(ours, out / "pictures.npz")
     for number, (picture, label) in enumerate(zip(test[:200], truth[:200], strict=True)):
@@ -298,7 +299,7 @@ def pictures(data: pathlib.Path, out: pathlib.Path | None) -> None:
   few = [mosaic(x[at : at + 256]) for at in range(0, 5120, 256)]
   for system in [None, *(each for each in systems if each.setting in (0, 5))]:
     decoded = [whole if system is None else system.code(whole).pixels for whole in few]
-    anew = refit(ours, np.concatenate([tiles_of(whole) for whole in decoded]), labels[:5120])
+    anew = refit(ours, np.concatenate([tiles_of(whole) for whole in decoded]), labels[:5120], 0.02)
     whole = [item.signal if system is None else system.code(item.signal).pixels for item in items]
     right = [
       classes(anew, tiles_of(each)) == item.truth for each, item in zip(whole, items, strict=True)
@@ -312,15 +313,20 @@ def pictures(data: pathlib.Path, out: pathlib.Path | None) -> None:
 def sounds(data: pathlib.Path, out: pathlib.Path | None) -> None:
   waves, labels = esc10(data, "train", SAMPLE_RATE)
   x = heard(waves, SAMPLE_RATE)
-  ours, other = (learn(x, labels, 8, 4, 200, seed) for seed in (0, 1))
+  ours, other = (learn(x, labels, 8, 4, 200, 1.0, seed) for seed in (0, 1))
   if out:
     _keep(ours, out / "sounds.npz")
-  systems = evaluate.codec_systems(terminal.SOUND_CODEC, terminal.load(terminal.SOUND_CODEC))
+  codec = terminal.load(terminal.SOUND_CODEC)
+  systems = [
+    system for rate in RATES for system in evaluate.codec_systems(terminal.SOUND_CODEC, codec, rate)
+  ]
   for name, kind, subtype, levels in SOUNDS:
     for kbps, level in levels.items():
       code = functools.partial(sound_file, kind, subtype, level)
       systems.append(System(name, 1000 * kbps, SAMPLE_RATE, 1, code))
-  test, truth = esc10(data, "test", SAMPLE_RATE)
+  folds = [esc10(data, split, SAMPLE_RATE) for split in ("val", "test")]
+  test = [wave for waves, _ in folds for wave in waves]
+  truth = np.concatenate([labels for _, labels in folds])
   items = [
     Item(str(n), wave, label) for n, (wave, label) in enumerate(zip(test, truth, strict=True))
   ]
