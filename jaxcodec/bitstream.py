@@ -34,6 +34,8 @@ def compress(
   quality: float | None = None,
   metadata: Mapping[str, str] | None = None,
   learned: bool = False,
+  tile: int | None = None,
+  progressive: bool = False,
 ) -> bytes:
   """A signal as the bytes of a `.jxc` file.
 
@@ -47,6 +49,7 @@ def compress(
       '.', '_' and '-', and printable values of up to 4096 bytes. "source-sha256" is for the hash
       of the file that the signal came from.
     learned: whether to use the codec's learned prior, for a smaller file in more time.
+    tile, progressive: of a picture, see `picture_file.compress`.
 
   Raises:
     ValueError: if the shape, the type, the bitrate or the metadata do not fit, a sample is not
@@ -56,9 +59,13 @@ def compress(
   if isinstance(codec, LatentCodec):
     if bitrate is not None or learned:
       raise ValueError(f"codec {codec.name} of pictures has neither bitrates nor a learned prior")
-    return picture_file.compress(codec, x, quality=quality, metadata=metadata)
+    return picture_file.compress(
+      codec, x, quality=quality, metadata=metadata, tile=tile, progressive=progressive
+    )
   if quality is not None:
     raise ValueError(f"codec {codec.name} of sound has bitrates and no quality")
+  if tile is not None or progressive:
+    raise ValueError("tiles and progressive files are for pictures")
   batch = x.shape[0] if x.ndim else 0
   return compress_blocks(
     codec, [x], batch=batch, bitrate=bitrate, metadata=metadata, learned=learned
@@ -72,6 +79,8 @@ def decompress(
   stream: int | None = None,
   start: float = 0.0,
   duration: float | None = None,
+  region: picture_file.Region | None = None,
+  cut: bool = False,
   max_memory: int = MAX_MEMORY,
 ) -> np.ndarray:
   """The signal of a `.jxc` file, of its exact shape: float32 `[batch, time, channels]`, or
@@ -84,6 +93,9 @@ def decompress(
     start, duration: seconds to begin at and to return, to the nearest sample; None for all that is
       left. Only the chunks that these samples depend on are read, and to rounding they are those of
       the whole signal.
+    region: of a picture, `(x, y, width, height)` in pixels; None for all. Only the tiles that it
+      depends on are read, and it is equal to that part of the whole.
+    cut: whether a picture's file may be but its beginning, for a coarser picture. It needs tiles.
     max_memory: bytes; a file that says it needs more is refused (see `memory_needed`).
 
   Raises:
@@ -93,7 +105,10 @@ def decompress(
   if isinstance(codec, LatentCodec) or (codec is None and picture_file.holds_picture(data, stream)):
     if start or duration is not None:
       raise ValueError("a picture has no start and no duration")
-    return picture_file.decompress(data, codec, stream=stream, max_memory=max_memory)
+    part = picture_file.Part(region, cut)
+    return picture_file.decompress(data, codec, stream=stream, max_memory=max_memory, part=part)
+  if region is not None or cut:
+    raise ValueError("a region and a cut file are for pictures")
   described, blocks = decompress_blocks(
     data,
     codec,

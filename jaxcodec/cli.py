@@ -121,6 +121,9 @@ def _codecs(options: argparse.Namespace) -> None:
     streams = "causal" if codec.causal else "not causal"
     print(f"{name}: {codec.sample_rate} Hz, {codec.channels} channel, {streams}, {kbps} kbit/s")
   print(
+    "c3: pictures of any size, networks fitted to each, in minutes; --quality 0 to 100, --steps"
+  )
+  print(
     "--codec DIR: what jaxcodec.save wrote, an EnCodec, DAC or Mimi of the Hugging Face layout, "
     "Lyra V2's three .tflite files, or for pictures a state_dict of CompressAI (.pth, .pth.tar)"
   )
@@ -192,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
   encode.add_argument(
     "--trade-off", type=float, metavar="LAMBDA", help="of --refine: bits a pixel for an error of 1"
   )
+  encode.add_argument("--steps", type=int, metavar="N", help="of fitting (--codec c3); else 10000")
+  encode.add_argument("--tile", type=int, metavar="N", help="pixels a side, a multiple of 64")
+  encode.add_argument(
+    "--progressive", action="store_true", help="the file's start is a coarser picture"
+  )
   encode.add_argument("--source-hash", action="store_true", help="SHA-256 of the input, kept")
   encode.add_argument(
     "--prior", choices=("adaptive", "learned"), default="adaptive", help="learned: smaller, slower"
@@ -205,6 +213,8 @@ def _parser() -> argparse.ArgumentParser:
   decode.add_argument("--stream", type=int, metavar="N", help="of a file of several, from 0")
   decode.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="begin there")
   decode.add_argument("--duration", type=float, metavar="SECONDS", help="default: to the end")
+  decode.add_argument("--region", type=terminal.region, metavar="X,Y,W,H", help="of a picture")
+  decode.add_argument("--partial", action="store_true", help="of a picture's file that is cut")
   decode.add_argument(
     "--max-memory", type=terminal.size, default="8G", metavar="SIZE", help="as 500M; default 8G"
   )
@@ -273,6 +283,9 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--limit", type=int, metavar="N", help="the first N files")
   evaluate.add_argument(
     "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2; JPEG, WebP, ..."
+  )
+  evaluate.add_argument(
+    "--perception", metavar="MODULE:FUNCTION", help="that names the kind of a file, its folder"
   )
   evaluate.add_argument("--json", metavar="FILE", help="means and files; - for stdout")
   evaluate.add_argument("--plot", metavar="FILE", help="curves of pictures, as PNG")

@@ -1,8 +1,10 @@
 """`jaxcodec evaluate`: codecs over a folder of sounds or of pictures."""
 
 import argparse
+import functools
 import json
 import pathlib
+import sys
 from typing import Any
 
 from jaxcodec import terminal
@@ -57,6 +59,9 @@ def _sounds(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[str,
     found, absent = baselines.find(formats)
     systems, missing = systems + found, missing + absent
   sources = lib.sound_files(folder)[: options.limit]
+  if options.perception:
+    _perceived_sounds(options, systems, sources, missing)
+    return
   result = lib.run(systems, _bar(sources))
   _say(result, len(sources), missing)
   lib.print_table(result, stderr=options.json == "-")
@@ -79,6 +84,9 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
   sources = lib.picture_files(folder)[: options.limit]
   if not sources:
     raise CodecError(f"{folder} holds no pictures")
+  if options.perception:
+    _perceived_pictures(options, systems, sources, missing)
+    return
   try:
     result = lib.run(systems, _bar(sources))
   except ValueError as error:  # A quality out of range, a codec without files.
@@ -92,6 +100,56 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
     with atomic.replacing(pathlib.Path(options.plot)) as temporary:
       picture_report.curves_png(temporary, result)
   _write(options, result.to_json() | {"missing": missing})
+
+
+def _perceived_pictures(options: argparse.Namespace, systems, sources, missing: list[str]) -> None:
+  from jaxcodec import perception as lib
+  from jaxcodec.image import files
+
+  if options.plot:
+    raise terminal.UsageError("--plot draws no curves of --perception")
+  model = _model(options.perception)
+  items = (
+    lib.Item(str(path), files.read_picture(path, str(path)).samples[0], lib.kind_of(path))
+    for path in _bar(sources)
+  )
+  found = lib.run(systems, items, lambda pixels, kind: float(model(pixels) == kind))
+  lib.print_table(found, "bits/pixel", stderr=options.json == "-")
+  _write(options, found.to_json() | {"left_out": missing})
+
+
+def _perceived_sounds(options: argparse.Namespace, systems, sources, missing: list[str]) -> None:
+  from jaxcodec import evaluate, perception as lib
+
+  model = _model(options.perception)
+  tables = []
+  # A model hears waves at the rate of the codec.
+  for rate, channels in dict.fromkeys((system.sample_rate, system.channels) for system in systems):
+    own = [
+      system for system in systems if (system.sample_rate, system.channels) == (rate, channels)
+    ]
+    items = (
+      lib.Item(str(path), evaluate.read_wave(path, rate, channels), lib.kind_of(path))
+      for path in _bar(sources)
+    )
+    score = functools.partial(_right, model, sample_rate=rate)
+    found = lib.run(own, items, score)
+    terminal.say(f"{rate} Hz, {channels} channel")
+    lib.print_table(found, "bits/sample", stderr=options.json == "-")
+    tables.append({"sample_rate": rate, "channels": channels, **found.to_json()})
+  _write(options, {"rates": tables, "left_out": missing})
+
+
+def _model(name: str):
+  from jaxcodec import perception
+
+  # An installed command has its own folder on the path, and not the user's.
+  sys.path.insert(0, str(pathlib.Path.cwd()))
+  return perception.model(name)
+
+
+def _right(model, wave, kind: str, *, sample_rate: int) -> float:
+  return float(model(wave, sample_rate) == kind)
 
 
 def _bar(sources):

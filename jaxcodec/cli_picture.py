@@ -31,12 +31,57 @@ def encode(options: argparse.Namespace, codec, source) -> None:
   start = time.monotonic()
   try:
     data = compress(
-      codec, pixels.x, channels=pixels.channels, profile=pixels.profile, metadata=metadata
+      codec,
+      pixels.samples,
+      channels=pixels.channels,
+      profile=pixels.profile,
+      metadata=metadata,
+      tile=options.tile,
+      progressive=options.progressive,
     )
   except ValueError as error:  # A system without files, or a latent that none can hold.
     raise terminal.UsageError(str(error)) from None
   terminal.write(options.output, data)
-  height, width = pixels.x.shape[1:3]
+  _say_encoded(options, data, pixels.samples.shape[1:3], start)
+
+
+def encode_fitted(options: argparse.Namespace, source) -> None:
+  """Codes the picture file that `source` holds with networks of its own."""
+  from rich.console import Console
+  from rich.progress import Progress
+
+  from jaxcodec import fitted_picture
+  from jaxcodec.image import files
+
+  name = terminal.name(options.input)
+  given = (options.bitrate, options.target_bpp, options.target_psnr, options.tile)
+  if any(value is not None for value in given) or options.prior == "learned" or options.progressive:
+    raise terminal.UsageError(f"--codec {terminal.FITTED_CODEC} takes --quality and --steps")
+  metadata = terminal.metadata(options, source)
+  pixels = files.read_picture(source, name)
+  if pixels.change:
+    terminal.say(f"{name}: {pixels.change}")
+  start = time.monotonic()
+  try:
+    fit = fitted_picture.fit_of(options.quality, options.steps)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+      task = bar.add_task("fitting", total=fit.noise_steps + fit.rounded_steps)
+      data = fitted_picture.compress(
+        pixels.samples,
+        fit,
+        channels=pixels.channels,
+        profile=pixels.profile,
+        metadata=metadata,
+        progress=lambda steps: bar.update(task, completed=steps),
+      )
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
+  terminal.write(options.output, data)
+  _say_encoded(options, data, pixels.samples.shape[1:3], start)
+
+
+def _say_encoded(options: argparse.Namespace, data: bytes, size, start: float) -> None:
+  height, width = size
   terminal.say(
     f"{terminal.name(options.output, 'stdout')}: {len(data)} bytes for {width} x {height} pixels, "
     f"{8 * len(data) / (height * width):.4f} bits a pixel, {time.monotonic() - start:.2f} s"
@@ -79,7 +124,11 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
   if options.start or options.duration is not None or options.bitrate is not None:
     raise terminal.UsageError("--start, --duration and --bitrate are for sound")
   _, described = picture_file.picture_of(data, options.stream)
-  if options.codec is not None:
+  codec = None
+  if described.networks:
+    if options.codec not in (None, terminal.FITTED_CODEC):
+      raise terminal.UsageError("the file has networks of its own, and takes no --codec")
+  elif options.codec is not None:
     codec = terminal.load_any(options.codec)
     if not is_latent(codec):
       raise terminal.UsageError(
@@ -90,8 +139,13 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
   else:
     raise terminal.UsageError(f"the file needs the codec {described.codec!r}: give --codec")
   start = time.monotonic()
-  y = picture_file.decompress(data, codec, stream=options.stream, max_memory=options.max_memory)
-  pixels = files.to_bytes(y, described.channels)
+  part = picture_file.Part(options.region, options.partial)
+  try:
+    pixels = picture_file.decompress_samples(
+      data, codec, stream=options.stream, max_memory=options.max_memory, part=part
+    )
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
   if options.output == "-":
     picture = io.BytesIO()
     files.write_picture(picture, kind, pixels, described.profile)
@@ -100,5 +154,5 @@ def decode(options: argparse.Namespace, data: bytes) -> None:
     with atomic.replacing(path) as temporary:
       files.write_picture(temporary, kind, pixels, described.profile)
   name = terminal.name(options.output, "stdout")
-  size = f"{described.width} x {described.height} pixels"
+  size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
   terminal.say(f"{name}: {size}, {time.monotonic() - start:.2f} s")

@@ -22,6 +22,11 @@ def encode(options: argparse.Namespace) -> None:
   from jaxcodec.image.files import is_picture
 
   packets = options.output.endswith(_PACKETS)
+  if options.codec == terminal.FITTED_CODEC and not packets:
+    cli_picture.encode_fitted(options, source)
+    return
+  if options.steps is not None:
+    raise terminal.UsageError(f"--steps is for --codec {terminal.FITTED_CODEC}")
   if options.codec is None:
     options.codec = terminal.PICTURE_CODEC if is_picture(source) else terminal.SOUND_CODEC
   codec = _load_lyra(options.codec) if packets else terminal.load_any(options.codec)
@@ -32,6 +37,8 @@ def encode(options: argparse.Namespace) -> None:
     raise terminal.UsageError("--quality, --target-bpp and --target-psnr are for pictures")
   if options.refine or options.trade_off is not None:
     raise terminal.UsageError("--refine and --trade-off are for pictures")
+  if options.tile is not None or options.progressive:
+    raise terminal.UsageError("--tile and --progressive are for pictures")
   bitrate = terminal.bitrate(codec, options.bitrate)
   name = terminal.name(options.input)
   if packets and (options.title or options.meta or options.source_hash):
@@ -71,6 +78,8 @@ def decode(options: argparse.Namespace) -> None:
   if not options.input.endswith(_PACKETS) and picture_file.holds_picture(data, options.stream):
     cli_picture.decode(options, data)
     return
+  if options.region is not None or options.partial:
+    raise terminal.UsageError("--region and --partial are for pictures")
   from jaxcodec import atomic
   from jaxcodec.audio import files
 

@@ -30,7 +30,7 @@ def run(codec: LatentCodec, sources: Sequence[pathlib.Path], out: pathlib.Path) 
   sections = []
   for source in track(sources, "coding pictures"):
     read = files.read_picture(source, str(source))
-    pixels = files.to_bytes(read.x, 3)
+    pixels = read.samples[0]
     evaluation = evaluate_pictures.run(systems, [source])
     curves = io.BytesIO()
     picture_report.curves_png(curves, evaluation)

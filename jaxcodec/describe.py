@@ -74,6 +74,8 @@ def _picture_facts(picture: Picture, size: int) -> dict[str, Any]:
     "colors": "grey" if picture.channels == 1 else "RGB",
     "profile_bytes": len(picture.profile),
     "quality": None if picture.quality is None else picture.quality / 10,
+    "tile": picture.tile or None,
+    "chunks": picture.num_chunks,
     "bytes": size,
     "bits_per_pixel": round(8 * size / (picture.width * picture.height), 4),
     "metadata": {**picture.metadata},

@@ -161,7 +161,7 @@ def run(systems: Sequence[System], sources: Iterable[pathlib.Path]) -> Evaluatio
   skipped = []
   for source in sources:
     try:
-      waves = {form: _read(source, *form) for form in formats}
+      waves = {form: read_wave(source, *form) for form in formats}
     except CodecError as error:
       skipped.append((str(source), str(error)))
       continue
@@ -311,7 +311,12 @@ def _summary(system: System, scores: list[Score], codes: list[np.ndarray]) -> Su
   )
 
 
-def _read(source: pathlib.Path, sample_rate: int, channels: int) -> np.ndarray:
+def read_wave(source: pathlib.Path, sample_rate: int, channels: int) -> np.ndarray:
+  """A recording as float32 `[time, channels]` at a rate, in Hz.
+
+  Raises:
+    CodecError: if it cannot be read, or holds nothing.
+  """
   reader = SoundReader(source, str(source), sample_rate, channels)
   blocks = [block[0] for block in reader.blocks()]
   if not blocks:

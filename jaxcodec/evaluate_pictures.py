@@ -154,7 +154,7 @@ def run(
   skipped = []
   for source in sources:
     try:
-      pixels = files.to_bytes(files.read_picture(source, str(source)).x, 3)
+      pixels = files.read_picture(source, str(source)).samples[0]
     except CodecError as error:
       skipped.append((str(source), str(error)))
       continue

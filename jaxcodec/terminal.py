@@ -17,6 +17,7 @@ from jaxcodec.errors import CodecError
 # What is bundled, and what is meant where no codec is named.
 SOUND_CODEC = "speech-16khz"
 PICTURE_CODEC = "photo"
+FITTED_CODEC = "c3"  # Made anew for each picture.
 
 
 class UsageError(Exception):
@@ -56,6 +57,12 @@ def size(text: str) -> int:
   if not 0 < value < 2**63:
     raise ValueError
   return int(value)
+
+
+def region(text: str) -> tuple[int, int, int, int]:
+  """Pixels of a text such as 100,50,640,480."""
+  left, top, width, height = map(int, text.split(","))
+  return left, top, width, height
 
 
 def load(name: str):

@@ -275,6 +275,7 @@ def picture_seeds() -> list[bytes]:
     ((65, 127), {"quality": 90, "metadata": {"title": "Bild"}}),
     ((70, 40), {"channels": 1, "profile": b"not a profile"}),
     ((3, 300), {"quality": 0}),
+    ((130, 70), {"tile": 64}),
   )
   return [
     picture_file.compress(codec, rng.uniform(-1, 1, (1, *size, 3)).astype(np.float32), **fields)

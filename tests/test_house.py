@@ -27,6 +27,7 @@ LAYERS = (
   ("jaxcodec.chunked",),
   ("jaxcodec.bulk",),
   ("jaxcodec.tokens",),
+  ("jaxcodec.fitted_picture",),
   ("jaxcodec.picture_file",),
   (
     "jaxcodec.bitstream",
@@ -41,6 +42,7 @@ LAYERS = (
   ("jaxcodec.picture_report",),
   ("jaxcodec.demo_pictures",),
   ("jaxcodec", "jaxcodec.demo", "jaxcodec.evaluate"),
+  ("jaxcodec.perception",),
   ("jaxcodec.terminal",),
   ("jaxcodec.cli_picture",),
   ("jaxcodec.cli_sound", "jaxcodec.cli_evaluate"),

@@ -8,7 +8,7 @@ A damaged, truncated, foreign or hostile file raises `CodecError` with one line.
 2^22 codes and chunks are read one by one, so what a reader holds is bounded whatever a file says.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +41,7 @@ __all__ = [
   "encode_chunk",
   "header_bytes",
   "join",
+  "picture_chunks",
   "picture_record",
   "read_chunks",
   "read_header",
@@ -51,7 +52,7 @@ __all__ = [
   "write",
 ]
 
-_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED, _LATENTS = 0, 1, 2, 3, 4
+_PACKED, _ADAPTIVE, _ADAPTIVE_PRIOR, _LEARNED, _LATENTS, _FITTED = 0, 1, 2, 3, 4, 5
 # Rows under a learned prior are decoded this many at a time: together they take little longer.
 _AHEAD = 32
 
@@ -207,28 +208,56 @@ def sound_stream(header: Header, number: int) -> Stream:
   return described
 
 
-def picture_record(header: Header, payload: bytes, *, stream: int = 0) -> bytes:
-  """The record of a picture's latents, for `write`."""
-  body = bytes([_LATENTS]) + payload
-  return body + record_crc(body, header_bytes(header)[-4:], stream, 0)
+def picture_record(header: Header, payload: bytes, *, stream: int = 0, index: int = 0) -> bytes:
+  """The record of chunk `index` of a picture's latents, for `write`."""
+  body = bytes([_picture_coder(header.streams[stream])]) + payload
+  return body + record_crc(body, header_bytes(header)[-4:], stream, index)
+
+
+def _picture_coder(described: Stream | Picture) -> int:
+  return _FITTED if isinstance(described, Picture) and described.networks else _LATENTS
 
 
 def read_picture(data: bytes, *, stream: int = 0) -> bytes:
-  """The latents of a picture as `picture_record` took them, their checksum checked.
+  """The latents of a picture of one chunk as `picture_record` took them.
 
   Raises:
-    CodecError: as `read_layout`, and if they are damaged or the stream is none of a picture.
+    CodecError: as `picture_chunks`, and as the function that it returns.
     ValueError: if there is no such stream.
   """
-  layout = read_layout(data)
+  payload = picture_chunks(data, stream=stream)(0)
+  assert payload is not None
+  return payload
+
+
+def picture_chunks(
+  data: bytes, *, stream: int = 0, cut: bool = False
+) -> Callable[[int], bytes | None]:
+  """A function that reads a chunk of a picture by its number, its checksum first.
+
+  Args:
+    cut: whether the file may end too early: chunks that are not whole are None.
+
+  Raises:
+    CodecError: as `read_layout`, and if the stream is none of a picture; the function, if a chunk
+      is damaged.
+    ValueError: if there is no such stream.
+  """
+  layout, view = read_layout(data, cut=cut), memoryview(data)
   if not 0 <= stream < len(layout.header.streams):
     raise ValueError(f"no stream {stream} in a file of {len(layout.header.streams)}")
   if not isinstance(layout.header.streams[stream], Picture):
     raise CodecError(f"stream {stream} is sound and no picture")
-  body = _checked_record(memoryview(data), layout, stream, 0)
-  if body[0] != _LATENTS:
-    raise CodecError(f"chunk 0: coder {body[0]} is unknown to this reader")
-  return bytes(body[1:])
+
+  def read(index: int) -> bytes | None:
+    if layout.starts[stream][index + 1] > len(view):
+      return None
+    body = _checked_record(view, layout, stream, index)
+    if body[0] != _picture_coder(layout.header.streams[stream]):
+      raise CodecError(f"chunk {index}: coder {body[0]} is unknown to this reader")
+    return bytes(body[1:])
+
+  return read
 
 
 def _read_chunks(view, layout: Layout, stream: int, indices: range, prior, learned):

@@ -97,8 +97,9 @@ def read_header(data: bytes) -> Header:
   return _parse_header(memoryview(data))[0]
 
 
-def read_layout(data: bytes) -> Layout:
-  """The header and the places of all chunks; the file must end where the last of them does.
+def read_layout(data: bytes, *, cut: bool = False) -> Layout:
+  """The header and the places of all chunks; the file must end where the last of them does, or if
+  `cut` not after it.
 
   Raises:
     CodecError: as `read_header`, and if the index is damaged or what it says cannot be.
@@ -110,7 +111,7 @@ def read_layout(data: bytes) -> Layout:
   width = view[at] if at < len(view) else 1
   size = 1 + width * sum(counts)
   # Each chunk has a length in the index and a frame around its payload, if nothing else.
-  if size + 4 + RECORD_FRAME * sum(counts) > len(view) - at:
+  if size + 4 + (0 if cut else RECORD_FRAME * sum(counts)) > len(view) - at:
     raise CodecError(f"truncated: {sum(counts)} chunks do not fit {len(view) - at} bytes")
   end = at + size + 4
   if view[end - 4 : end] != crc_bytes(view[at : end - 4], int.from_bytes(crc, "little")):
@@ -125,7 +126,7 @@ def read_layout(data: bytes) -> Layout:
     _check_lengths(stream, lengths[first : first + count])
     starts.append(places[first : first + count + 1])
     first += count
-  if places[-1] > len(view):
+  if places[-1] > len(view) and not cut:
     raise CodecError(
       f"truncated: the last chunk ends {places[-1] - len(view)} bytes after the file"
     )

@@ -53,6 +53,12 @@ from jaxcodec.functional.factorized import (
   factorized_straight_through as factorized_straight_through,
   nearest_direction as nearest_direction,
 )
+from jaxcodec.functional.fitted import (
+  hard_soft_round as hard_soft_round,
+  kumaraswamy as kumaraswamy,
+  laplace_bits as laplace_bits,
+  noisy_soft_round as noisy_soft_round,
+)
 from jaxcodec.functional.inverse_spectral import (
   inverse_frames as inverse_frames,
   overlap_frames as overlap_frames,

@@ -9,10 +9,14 @@ Shapes: x [H, W, C]. A layer is made of real parameters (`conv`, `deconv`, `subp
 with powers of two and rounding, which are exact too: equal parameters give equal layers anywhere.
 """
 
+import functools
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxcodec.errors import CodecError
 
 UNIT_BITS = 12
 UNIT = 1 << UNIT_BITS
@@ -23,6 +27,9 @@ _MOST_SHIFT = 29
 # terms, and with LIMIT 2^29 for the bias, it adds up below 2^53.
 _MOST_INPUT = 1 << 23
 _MOST_TERMS = 1 << 14
+_GELU_REACH = 8 * UNIT
+# CRC-32 of what `_gelu_table` makes, as 4-byte little-endian integers.
+_GELU_CRC = 3324361500
 
 
 class Phase(NamedTuple):
@@ -128,6 +135,33 @@ def apply_at(layer: Layer, x: np.ndarray, rows: np.ndarray, columns: np.ndarray)
   """[N, out] of a layer of stride 1 at some places of x."""
   (phase,) = layer.phases
   return _shifted(phase, layer.shift, _gather(x, phase.taps, rows, columns))
+
+
+def dense(layer: Layer, x: np.ndarray) -> np.ndarray:
+  """[N, out] of a layer of one tap for [N, in]."""
+  (phase,) = layer.phases
+  return _shifted(phase, layer.shift, x)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+  """GELU in its form with tanh, rounded; x itself from 8 on, and 0 below -8.
+
+  Raises:
+    CodecError: if this machine's arithmetic does not give the integers that it should.
+  """
+  near = np.clip(x, -_GELU_REACH, _GELU_REACH).astype(np.int64) + _GELU_REACH
+  return np.where(x > _GELU_REACH, x, _gelu_table()[near])
+
+
+@functools.cache
+def _gelu_table() -> np.ndarray:
+  x = np.arange(-_GELU_REACH, _GELU_REACH + 1) / UNIT
+  y = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+  table = np.rint(y * UNIT)
+  if zlib.crc32(table.astype("<i4").tobytes()) != _GELU_CRC:
+    raise CodecError("this machine's tanh is not precise enough to read latents")
+  table.setflags(write=False)
+  return table
 
 
 def leaky_relu(x: np.ndarray) -> np.ndarray:

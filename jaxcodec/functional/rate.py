@@ -4,7 +4,6 @@ Numbers are rounded to integers; a density convolved with a unit box gives each 
 probability. Everything is elementwise or has channels last.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,25 +40,30 @@ def round_about(z, means=0.0):
   return straight_through(z, jax.lax.stop_gradient(jnp.round(z - means) + means))
 
 
-def soft_round(z, alpha: float):
+def soft_round(z, alpha):
   """Rounding with a slope: near 0 for `alpha` the identity, for infinity `round`.
 
   floor(z) + 1/2 + tanh(alpha r) / (2 tanh(alpha / 2)), r the rest of z about that middle. Source:
   Agustsson and Theis, https://arxiv.org/abs/2006.09952, equation 12.
   """
-  if alpha < 1e-3:  # There the quotient of two small numbers would decide.
+  if _is_small(alpha):  # There the quotient of two small numbers would decide.
     return z
   middle = jnp.floor(z) + 0.5
-  return middle + jnp.tanh(alpha * (z - middle)) / (2 * math.tanh(alpha / 2))
+  return middle + jnp.tanh(alpha * (z - middle)) / (2 * jnp.tanh(alpha / 2))
 
 
-def soft_round_inverse(z, alpha: float):
+def soft_round_inverse(z, alpha):
   """The inverse of `soft_round`."""
-  if alpha < 1e-3:
+  if _is_small(alpha):
     return z
   middle = jnp.floor(z) + 0.5
-  inner = jnp.clip((z - middle) * 2 * math.tanh(alpha / 2), -1 + 1e-7, 1 - 1e-7)
+  inner = jnp.clip((z - middle) * 2 * jnp.tanh(alpha / 2), -1 + 1e-7, 1 - 1e-7)
   return middle + jnp.arctanh(inner) / alpha
+
+
+def _is_small(alpha) -> bool:
+  """Whether `alpha`, a number or one that is traced and then large, makes rounding the identity."""
+  return not isinstance(alpha, jax.Array) and alpha < 1e-3
 
 
 @jax.custom_vjp

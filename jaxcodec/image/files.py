@@ -17,16 +17,21 @@ class Pixels(NamedTuple):
   """A picture as a codec takes it.
 
   Attributes:
-    x: float32 [1, H, W, 3] in [-1, 1], the right way up.
+    samples: uint8 [1, H, W, 3], the right way up.
     channels: 1 for grey, 3 for colours.
     profile: its ICC profile, or nothing.
     change: one line that says what is not as in the file; empty if nothing is.
   """
 
-  x: np.ndarray
+  samples: np.ndarray
   channels: int
   profile: bytes
   change: str
+
+  @property
+  def x(self) -> np.ndarray:
+    """The samples as float32 in [-1, 1]."""
+    return self.samples.astype(np.float32) / 127.5 - 1
 
 
 def read_picture(source: str | pathlib.Path | BinaryIO, name: str) -> Pixels:
@@ -93,8 +98,9 @@ def _pixels(stored: Image.Image, name: str) -> Pixels:
   if len(profile) > MOST_PROFILE:
     limit = f"at most {MOST_PROFILE} are kept: convert it to sRGB first"
     raise CodecError(f"{name} has an ICC profile of {len(profile)} bytes; {limit}")
-  upright = ImageOps.exif_transpose(stored)
-  if (upright is not stored and upright.size != stored.size) or _orientation(stored) > 1:
+  # Where nothing is to be done, no copy: a picture may have hundreds of megabytes.
+  upright = ImageOps.exif_transpose(stored) if _orientation(stored) > 1 else stored
+  if upright is not stored:
     changes.append("turned as its EXIF says")
   if upright.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in upright.info:
     if np.asarray(upright.convert("RGBA").getchannel("A")).min() < 255:
@@ -105,8 +111,8 @@ def _pixels(stored: Image.Image, name: str) -> Pixels:
     changes.append("its palette turned to RGB")
     upright = upright.convert("RGB")
   grey = upright.mode in ("L", "1")
-  x = np.asarray(upright.convert("RGB"), np.float32)[None] / 127.5 - 1
-  return Pixels(x, 1 if grey else 3, profile, ", ".join(changes))
+  samples = np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))[None]
+  return Pixels(samples, 1 if grey else 3, profile, ", ".join(changes))
 
 
 def _orientation(picture: Image.Image) -> int:

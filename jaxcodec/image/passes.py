@@ -81,6 +81,11 @@ def passes(module: PictureCodec, found: Networks, shape: tuple[int, int]) -> Pas
   return (yield from _PASSES[type(module)](module, found.layers, z, shape))
 
 
+def is_side(module: PictureCodec, part: Part) -> bool:
+  """Whether a part is of side information, which synthesis does not see."""
+  return part.of_z and not isinstance(module, FactorizedPrior)
+
+
 def _scales_alone(module, found, z: np.ndarray, shape) -> Passes:
   places = every_place(shape)
   scales = exact.run(found["h_s"], exact.relu, z)[places]

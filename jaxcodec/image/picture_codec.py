@@ -78,10 +78,13 @@ class PictureCodec(nn.Module):
 
   def analyse(self, x, quality=None) -> tuple[Any, Any]:
     """`(y, z)` of pictures, before rounding."""
-    y = self.g_a((x + 1) / 2)
-    if self.levels:
-      y = y * self.gains(quality)
+    y = self.latents_of(x, quality)
     return y, self.side(y)
+
+  def latents_of(self, x, quality=None):
+    """y of pictures, whose sides need only be multiples of 16."""
+    y = self.g_a((x + 1) / 2)
+    return y * self.gains(quality) if self.levels else y
 
   def side(self, y):
     """z of y."""

@@ -1,10 +1,14 @@
-"""A golden picture decodes to the latents that it always did."""
+"""Golden pictures decode to the latents that they always did."""
 
 import json
 
-from golden_pictures import PATH, facts
+import pytest
+from golden_pictures import FITTED, PATH, TILES, facts, fitted_facts, tile_facts
 
 
-def test_a_golden_picture_holds_what_it_always_did():
-  expected = json.loads(PATH.with_suffix(".json").read_text())
-  assert facts(PATH.read_bytes()) == expected
+@pytest.mark.parametrize(
+  ("path", "facts_of"), [(PATH, facts), (TILES, tile_facts), (FITTED, fitted_facts)]
+)
+def test_a_golden_picture_holds_what_it_always_did(path, facts_of):
+  expected = json.loads(path.with_suffix(".json").read_text())
+  assert facts_of(path.read_bytes()) == expected
