@@ -300,7 +300,7 @@ for folder in sys.argv[1:]:
 @pytest.mark.slow
 def test_other_threads_flags_and_kernels_read_the_same_latents(tmp_path):
   folders, expected = [], []
-  for case in CASES[2:]:
+  for case in ("autoregressive", "checkerboard", "channelwise", "mlic"):
     found = codec(case)
     folders.append(str(tmp_path / case))
     jaxcodec.save(found, tmp_path / case)
