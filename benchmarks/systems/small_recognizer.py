@@ -18,7 +18,6 @@ import tarfile
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import soundfile
 
@@ -30,7 +29,7 @@ from jaxcodec.data import pipeline
 from jaxcodec.data.transcribed import LETTERS, Transcribed, read_table
 from jaxcodec.functional.log_mel import HOP, log_mel
 from jaxcodec.functional.transducer import ctc_labels
-from jaxcodec.layers.conformer import REDUCTION
+from jaxcodec.layers.conformer import LEAD, REDUCTION, num_frames
 from jaxcodec.training import speech
 from jaxcodec.training.config import Adam, LearningRate
 from jaxcodec.training.speech import TrainSpeech
@@ -108,41 +107,54 @@ def held_out(folder: pathlib.Path) -> list[tuple[np.ndarray, str]]:
   return found
 
 
-@functools.partial(jax.jit, static_argnames=("module", "left", "right"))
-def _whole(module, params, mel, length, left: int, right: int):
-  """CTC's labels of padded rows taken at once, [B, T], and which frames exist."""
-  bound = module.bind({"params": params})
-  y, there = bound.encode(mel, length, left, right)
-  labels, _ = ctc_labels(bound.ctc_logits(y).argmax(axis=-1), there, jnp.full(len(mel), -1))
-  return labels
-
-
 @functools.partial(jax.jit, static_argnames=("module", "right"))
 def _best(module, params, mel, length, right: int):
-  """CTC's best labels of the last right + 1 frames of windows."""
+  """CTC's best labels of rows taken at once [B, T], and which frames exist."""
   bound = module.bind({"params": params})
-  y, _ = bound.encode(mel, length, LEFT, right)
-  return bound.ctc_logits(y)[:, -(right + 1) :].argmax(axis=-1)
+  y, there = bound.encode(mel, length, LEFT, right)
+  return bound.ctc_logits(y).argmax(axis=-1), there
 
 
-def buffered(found: Recognizer, mel: np.ndarray, right: int) -> str:
-  """The text of spectra [1, M, bands] in windows of a chunk and the context before it."""
-  size = REDUCTION * (right + 1)
-  before = REDUCTION * LEFT
-  count = -(-(mel.shape[1] + 1) // size)
-  # The silence before the start is as that of a recording.
-  quiet = mel.min()
-  padded = np.pad(
-    mel, ((0, 0), (before, count * size - mel.shape[1]), (0, 0)), constant_values=quiet
-  )
-  windows = np.concatenate(
-    [padded[:, i * size + 1 : i * size + before + size - 6] for i in range(count)]
-  )
-  length = np.full(count, windows.shape[1])
-  best = _best(found.module, found.params, windows, length, right).reshape(1, -1)
-  labels, _ = ctc_labels(best, np.ones(best.shape, bool), np.full(1, -1))
+def whole(found: Recognizer, mel: np.ndarray, length: np.ndarray, right: int) -> list[str]:
+  return _texts(*_best(found.module, found.params, mel, length, right))
+
+
+def streamed(found: Recognizer, mel: np.ndarray, length: np.ndarray, context: int) -> list[str]:
+  """As `recognizer.transcribe`, of rows of their own lengths."""
+  size = REDUCTION * (RIGHTS[context] + 1)
+  frames = LEAD + length
+  count = -(-(frames.max() + 1) // size)
+  padded = np.pad(mel, ((0, 0), (LEAD, count * size - LEAD - mel.shape[1]), (0, 0)))
+  state, parts = recognizer.init_listening(found, len(mel), LEFT), []
+  for i in range(count):
+    there = np.clip(frames - i * size, 0, size).astype(np.int32)
+    chunk = padded[:, i * size : (i + 1) * size]
+    state, labels = recognizer.listen(found.module, found.params, state, chunk, there)
+    parts.append(np.asarray(labels["ctc"][..., 0]))
+  return [recognizer.written(row, LETTERS) for row in np.concatenate(parts, axis=1)]
+
+
+def buffered(found: Recognizer, mel: np.ndarray, length: np.ndarray, right: int) -> list[str]:
+  """Of windows of a chunk and the context before it; silence stands before the start."""
+  size, before = REDUCTION * (right + 1), REDUCTION * LEFT
+  frames = num_frames(length)
+  count = -(-frames.max() // (right + 1))
+  fill = (before, max(0, count * size - mel.shape[1]))
+  padded = np.pad(mel, ((0, 0), fill, (0, 0)), constant_values=mel.min())
+  parts = []
+  for i in range(count):
+    window = padded[:, i * size : i * size + before + size - LEAD]
+    many = np.full(len(mel), window.shape[1])
+    best, _ = _best(found.module, found.params, window, many, right)
+    parts.append(np.asarray(best)[:, -(right + 1) :])
+  best = np.concatenate(parts, axis=1)
+  return _texts(best, np.arange(best.shape[1]) < frames[:, None])
+
+
+def _texts(best, there) -> list[str]:
+  labels, _ = ctc_labels(best, there, np.full(len(best), -1))
   labels = np.asarray(labels)
-  return recognizer.written(np.where(labels == NET.labels, -1, labels), found.symbols)
+  return [recognizer.written(np.where(row == NET.labels, -1, row), LETTERS) for row in labels]
 
 
 def distance(a, b) -> int:
@@ -181,26 +193,20 @@ def main() -> None:
   print("| late, ms | | errors a letter, % | a word, % | texts that differ from the whole's |")
   print("|---:|---|---:|---:|---:|")
   for context, right in enumerate(RIGHTS):
-    labels = np.asarray(_whole(found.module, found.params, mel, lengths // HOP, LEFT, right))
-    labels = np.where(labels == NET.labels, -1, labels)
-    whole = [recognizer.written(row, LETTERS) for row in labels]
+    at_once = whole(found, mel, lengths // HOP, right)
     rows = {
-      "whole": whole,
-      "streamed": [
-        recognizer.transcribe(found, x[None], context=context)[0]["ctc"] for x, _ in clips
-      ],
-      "buffered": [
-        buffered(found, mel[i : i + 1, : length // HOP], right) for i, length in enumerate(lengths)
-      ],
+      "whole": at_once,
+      "streamed": streamed(found, mel, lengths // HOP, context),
+      "buffered": buffered(found, mel, lengths // HOP, right),
     }
     late = round(1e3 * recognizer.seconds_late(found.module, context))
     for name, written in rows.items():
       letter, word = errors(texts, written)
-      apart = sum(a != b for a, b in zip(whole, written, strict=True))
+      apart = sum(a != b for a, b in zip(at_once, written, strict=True))
       print(
         f"| {late} | {name} | {letter:.1f} | {word:.1f} | {apart} of {len(texts)} |", flush=True
       )
-  for text, written in list(zip(texts, whole, strict=True))[:5]:
+  for text, written in list(zip(texts, at_once, strict=True))[:5]:
     print(f"  {text!r}: {written!r}")
 
 
