@@ -1,9 +1,9 @@
 """A small Stateful Conformer learns to spell in minutes: its error rates streamed, whole, buffered.
 
-Command: python -m benchmarks.systems.small_recognizer --data SPEECH_DIR [--steps 1500]
+Command: python -m benchmarks.systems.small_recognizer --data SPEECH_DIR [--steps 1000]
 
 SPEECH_DIR holds `speech.csv`, `speech_train.tar` and `speech_test.tar`. It learns by CTC from the
-recordings that have a text, those of 7.5 s at most, with the masks and dropout of
+recordings that have a text, those of 5.5 s at most, with the masks and dropout of
 `configs/stateful_conformer.py`. Errors are of the test recordings with a text, whose speakers and
 texts are others: insertions, deletions and substitutions for each letter (spaces are letters) or
 word of the text. "Streamed" is chunk by chunk with caches; "whole" the signal at once under the
@@ -37,7 +37,7 @@ from jaxcodec.training.speech import TrainSpeech
 LEFT, RIGHTS = 16, (3, 0)
 NET = ConformerConfig(
   labels=len(LETTERS),
-  channels=32,
+  channels=16,
   width=96,
   num_heads=4,
   hidden=384,
@@ -55,8 +55,8 @@ def config_of(folder: pathlib.Path, num_steps: int, seed: int) -> TrainSpeech:
     data=Transcribed(
       sources=(str(folder / "speech_train.tar"),),
       table=str(folder / "speech.csv"),
-      seconds=7.5,
-      letters=66,
+      seconds=5.5,
+      letters=60,
     ),
     batch_size=8,
     num_steps=num_steps,
@@ -179,7 +179,7 @@ def errors(texts: list[str], found: list[str]) -> tuple[float, float]:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=1500)
+  parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--seed", type=int, default=0)
   options = parser.parse_args()
   found = trained(config_of(options.data, options.steps, options.seed))
