@@ -228,7 +228,7 @@ class StatefulConformer(nn.Module):
     return jnp.moveaxis(labels, 0, 1), spoken
 
   def __call__(self, mel, length, labels, left, right):
-    """Means of each head's loss over rows, by name.
+    """Means of each head's loss over rows, by name; CTC's is 0 for a text longer than the signal.
 
     Args:
       mel, length, left, right: see `encode`.
@@ -241,7 +241,10 @@ class StatefulConformer(nn.Module):
       known = jnp.maximum(labels, 0)
       blank = self.config.labels
       each = optax.ctc_loss(self.ctc_logits(y), absent[0], known, absent[1], blank_id=blank)
-      losses["ctc"] = each.mean()
+      # A text that needs more frames than there are has no likelihood, and would drown the others.
+      twice = (labels[:, 1:] == labels[:, :-1]) & spelled[:, 1:]
+      fits = spelled.sum(axis=1) + twice.sum(axis=1) <= there.sum(axis=1)
+      losses["ctc"] = jnp.where(fits, each, 0).mean()
     if self.config.prediction:
       before = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=-1)
       prediction, _ = self.predicted(before)
