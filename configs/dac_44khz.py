@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from jaxcodec.audio.dac import Dac, bitrates
 from jaxcodec.data.sound import Sound
 from jaxcodec.layers.dac import DacConfig
-from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
+from jaxcodec.training.config import (
+  Adam,
+  Adversary,
+  LearningRate,
+  Losses,
+  Quantization,
+  Train,
+  small,
+)
 from jaxcodec.training.discriminators import MultiBandSTFT, MultiPeriod, Normalised
 from jaxcodec.training.losses import DAC_MEL, LEAST_SQUARES
 
@@ -60,23 +68,13 @@ def tiny() -> Train:
   """The same code path in seconds on a CPU, for tests."""
   config = get_config()
   net = DacConfig(encoder_width=2, decoder_width=8, strides=(16,), dimension=4)
+  codec = config.codec.clone(
+    net=net, num_codebooks=2, codebook_size=8, codebook_features=4, bitrates=(8269, 16_538)
+  )
+  quantization = Quantization(decay=0.0, active_choices=(1, 2))
+  config = dataclasses.replace(config, quantization=quantization)
   parts = (
     MultiPeriod(periods=(2,), widths=(2, 2), always_pad=True),
     MultiBandSTFT(windows=(128,), bands=(1.0,), filters=2),
   )
-  mel = dataclasses.replace(config.losses.mel_scales, scales=((128, 16),))
-  return dataclasses.replace(
-    config,
-    codec=config.codec.clone(
-      net=net, num_codebooks=2, codebook_size=8, codebook_features=4, bitrates=(8269, 16_538)
-    ),
-    data=Sound(segment_seconds=0.01),
-    losses=dataclasses.replace(config.losses, mel_scales=mel),
-    adversary=dataclasses.replace(config.adversary, discriminators=(Normalised(parts),)),
-    quantization=Quantization(decay=0.0, active_choices=(1, 2)),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    log_every=1,
-    samples_every=0,
-  )
+  return small(config, codec, Sound(segment_seconds=0.01), Normalised(parts))

@@ -12,21 +12,17 @@ of a window and the scale is Slaney's. All stages pull the encoder, in the sourc
 """
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 
+from configs.hifi_codec_24khz import LOSSES, adversary
 from jaxcodec.audio.dac import bitrates
 from jaxcodec.audio.dm_codec import DmCodec
 from jaxcodec.data.taught import TaughtSound
 from jaxcodec.layers.seanet import SEANetConfig
-from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
-from jaxcodec.training.discriminators import MultiPeriod, MultiScaleGrouped, MultiScaleSTFT
+from jaxcodec.training.config import Adam, LearningRate, Quantization, Train, small
+from jaxcodec.training.discriminators import MultiPeriod
 from jaxcodec.training.distillation import Distillation
-from jaxcodec.training.losses import LEAST_SQUARES, MelScales
-
-# The source weighs the three smaller windows by a 45th of the first.
-MEL = MelScales(scales=((1024, 80),), slaney=True, unit_energy=False, floor_added=False, mean=False)
 
 
 def get_config() -> Train:
@@ -38,11 +34,6 @@ def get_config() -> Train:
     bitrates=bitrates(16_000, 320, 8, 1024),
   )
   optimizer = Adam(rate=LearningRate(peak=1e-4, cosine=True), b1=0.9, b2=0.99)
-  discriminators = (
-    MultiPeriod(dtype=jnp.bfloat16),
-    MultiScaleGrouped(dtype=jnp.bfloat16),
-    MultiScaleSTFT(dtype=jnp.bfloat16),
-  )
   return Train(
     name="dm-codec-16khz",
     codec=codec,
@@ -50,19 +41,9 @@ def get_config() -> Train:
     batch_size=48,
     num_steps=100_000,
     optimizer=optimizer,
-    losses=Losses(
-      # The source takes natural logarithms.
-      mel=45 * math.log(10),
-      mel_scales=MEL,
-      l1=500.0,
-      adversarial=1.0,
-      features=2.0,
-      commitment=10.0,
-      distillation=120.0,
-    ),
-    adversary=Adversary(
-      discriminators=discriminators, optimizer=optimizer, loss=LEAST_SQUARES, summed=True
-    ),
+    # The source has three smaller windows in its mel loss as well, with a 45th of the weight.
+    losses=dataclasses.replace(LOSSES, l1=500.0, commitment=10.0, distillation=120.0),
+    adversary=adversary(optimizer),
     quantization=Quantization(kmeans_batches=1, dead_share=0.1, restart_every=100),
     distillation=Distillation(),
     compute_dtype=jnp.bfloat16,
@@ -76,24 +57,15 @@ def tiny() -> Train:
   net = dataclasses.replace(
     config.codec.net, num_filters=2, strides=(8,), dimension=4, num_lstm_layers=1
   )
-  discriminators = (MultiPeriod(periods=(2,), widths=(2, 4)),)
-  return dataclasses.replace(
+  return small(
     config,
-    codec=config.codec.clone(
+    config.codec.clone(
       net=net,
       num_codebooks=2,
       codebook_size=8,
       bitrates=(6000, 12_000),
       teacher_features=6,
     ),
-    data=TaughtSound(segment_seconds=0.03, frames=50, features=6),
-    losses=dataclasses.replace(
-      config.losses, mel_scales=dataclasses.replace(MEL, scales=((128, 16),))
-    ),
-    adversary=dataclasses.replace(config.adversary, discriminators=discriminators),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    log_every=1,
-    samples_every=0,
+    TaughtSound(segment_seconds=0.03, frames=50, features=6),
+    MultiPeriod(periods=(2,), widths=(2, 4)),
   )

@@ -16,11 +16,27 @@ import jax.numpy as jnp
 
 from jaxcodec.audio.hifi_codec import HiFiCodec, HiFiConfig
 from jaxcodec.data.sound import Sound
-from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
+from jaxcodec.training.config import (
+  Adam,
+  Adversary,
+  LearningRate,
+  Losses,
+  Quantization,
+  Train,
+  small,
+)
 from jaxcodec.training.discriminators import MultiPeriod, MultiScaleGrouped, MultiScaleSTFT
 from jaxcodec.training.losses import LEAST_SQUARES, MelScales
 
-MEL = MelScales(scales=((1024, 80),), slaney=True, unit_energy=False, floor_added=False, mean=False)
+LOSSES = Losses(
+  # The source takes natural logarithms.
+  mel=45 * math.log(10),
+  mel_scales=MelScales(
+    scales=((1024, 80),), slaney=True, unit_energy=False, floor_added=False, mean=False
+  ),
+  adversarial=1.0,
+  features=2.0,
+)
 
 
 def get_config() -> Train:
@@ -29,11 +45,6 @@ def get_config() -> Train:
   )
   # The source lowers the rate by 2 % an epoch.
   optimizer = Adam(rate=LearningRate(peak=2e-4, decay=0.98 ** (1 / 1000)), b1=0.5, b2=0.9)
-  discriminators = (
-    MultiPeriod(dtype=jnp.bfloat16),
-    MultiScaleGrouped(dtype=jnp.bfloat16),
-    MultiScaleSTFT(dtype=jnp.bfloat16),
-  )
   return Train(
     name="hifi-codec-24khz",
     codec=codec,
@@ -41,20 +52,23 @@ def get_config() -> Train:
     batch_size=80,
     num_steps=400_000,
     optimizer=optimizer,
-    losses=Losses(
-      # The source takes natural logarithms.
-      mel=45 * math.log(10),
-      mel_scales=MEL,
-      adversarial=1.0,
-      features=2.0,
-      commitment=2.5,
-    ),
-    adversary=Adversary(
-      discriminators=discriminators, optimizer=optimizer, loss=LEAST_SQUARES, summed=True
-    ),
+    losses=dataclasses.replace(LOSSES, commitment=2.5),
+    adversary=adversary(optimizer),
     quantization=Quantization(kmeans_batches=1, dead_share=0.1, restart_every=100),
     compute_dtype=jnp.bfloat16,
     samples_every=2000,
+  )
+
+
+def adversary(optimizer: Adam) -> Adversary:
+  """The discriminators of AcademiCodec."""
+  discriminators = (
+    MultiPeriod(dtype=jnp.bfloat16),
+    MultiScaleGrouped(dtype=jnp.bfloat16),
+    MultiScaleSTFT(dtype=jnp.bfloat16),
+  )
+  return Adversary(
+    discriminators=discriminators, optimizer=optimizer, loss=LEAST_SQUARES, summed=True
   )
 
 
@@ -71,22 +85,11 @@ def tiny() -> Train:
     group_width=2,
     dimension=4,
   )
-  discriminators = (
+  return small(
+    config,
+    config.codec.clone(net=net, codebook_size=8, bitrates=(36_000,)),
+    Sound(segment_seconds=0.03),
     MultiPeriod(periods=(2,), widths=(2, 4)),
     MultiScaleGrouped(scales=1, width=16),
     MultiScaleSTFT(windows=(128,), filters=2),
-  )
-  return dataclasses.replace(
-    config,
-    codec=config.codec.clone(net=net, codebook_size=8, bitrates=(36_000,)),
-    data=Sound(segment_seconds=0.03),
-    losses=dataclasses.replace(
-      config.losses, mel_scales=dataclasses.replace(MEL, scales=((128, 16),))
-    ),
-    adversary=dataclasses.replace(config.adversary, discriminators=discriminators),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    log_every=1,
-    samples_every=0,
   )

@@ -12,13 +12,13 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from configs.wavtokenizer_24khz import ADVERSARY, LOSSES, OPTIMIZER, smaller
+from configs.wavtokenizer_24khz import ADVERSARY, JUDGES, LOSSES, OPTIMIZER
 from jaxcodec.audio.dac import bitrates
 from jaxcodec.audio.language_codec import LanguageCodec
 from jaxcodec.data.sound import Sound
 from jaxcodec.decoders.vocos import VocosConfig
 from jaxcodec.layers.seanet import SEANetConfig
-from jaxcodec.training.config import Quantization, Train
+from jaxcodec.training.config import Quantization, Train, small
 
 
 def get_config() -> Train:
@@ -63,4 +63,4 @@ def tiny() -> Train:
   config = dataclasses.replace(
     config, quantization=dataclasses.replace(config.quantization, active_choices=(3, 4))
   )
-  return smaller(config, codec)
+  return small(config, codec, Sound(segment_seconds=0.02), *JUDGES)

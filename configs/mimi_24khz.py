@@ -16,7 +16,15 @@ from jaxcodec.audio.dac import bitrates
 from jaxcodec.audio.mimi import Mimi, MimiConfig
 from jaxcodec.data.sound import Sound
 from jaxcodec.layers.seanet import SEANetConfig
-from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
+from jaxcodec.training.config import (
+  Adam,
+  Adversary,
+  LearningRate,
+  Losses,
+  Quantization,
+  Train,
+  small,
+)
 from jaxcodec.training.discriminators import MultiScaleSTFT
 
 
@@ -70,21 +78,12 @@ def tiny() -> Train:
   config = get_config()
   net = dataclasses.replace(config.codec.config.net, num_filters=2, strides=(8,), dimension=8)
   shape = MimiConfig(net=net, num_layers=1, num_heads=2, hidden=8, window=8)
-  return dataclasses.replace(
-    config,
-    codec=config.codec.clone(
-      config=shape, num_codebooks=3, codebook_size=8, codebook_features=4, bitrates=(13_500,)
-    ),
-    data=Sound(segment_seconds=0.02),
-    adversary=dataclasses.replace(
-      config.adversary, discriminators=(MultiScaleSTFT(windows=(128,), filters=2),)
-    ),
-    quantization=Quantization(
-      kmeans_batches=1, active_choices=(1, 2, 3), pass_share=0.5, dead_share=0.1, restart_every=1
-    ),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    log_every=1,
-    samples_every=0,
+  codec = config.codec.clone(
+    config=shape, num_codebooks=3, codebook_size=8, codebook_features=4, bitrates=(13_500,)
   )
+  quantization = Quantization(
+    kmeans_batches=1, active_choices=(1, 2, 3), pass_share=0.5, dead_share=0.1, restart_every=1
+  )
+  config = dataclasses.replace(config, quantization=quantization)
+  judge = MultiScaleSTFT(windows=(128,), filters=2)
+  return small(config, codec, Sound(segment_seconds=0.02), judge)

@@ -16,7 +16,15 @@ from jaxcodec.audio.dac import bitrates
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.data.sound import Sound
 from jaxcodec.layers.seanet import SEANetConfig
-from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
+from jaxcodec.training.config import (
+  Adam,
+  Adversary,
+  LearningRate,
+  Losses,
+  Quantization,
+  Train,
+  small,
+)
 from jaxcodec.training.discriminators import MultiScaleSTFT, MultiScaleWave
 from jaxcodec.training.losses import ENCODEC_MEL
 
@@ -67,21 +75,11 @@ def tiny() -> Train:
   config = get_config()
   net = dataclasses.replace(config.codec.net, num_filters=2, strides=(8,), dimension=4)
   net = dataclasses.replace(net, num_residual_layers=1)
-  mel = dataclasses.replace(config.losses.mel_scales, scales=((128, 16),))
-  discriminators = (
+  quantization = Quantization(kmeans_batches=1, active_choices=(1, 2))
+  return small(
+    dataclasses.replace(config, quantization=quantization),
+    config.codec.clone(net=net, num_codebooks=2, codebook_size=8, bitrates=(12_000,)),
+    Sound(segment_seconds=0.03),
     MultiScaleWave(scales=1, width=2, strides=(2,)),
     MultiScaleSTFT(windows=(128,), filters=2),
-  )
-  return dataclasses.replace(
-    config,
-    codec=config.codec.clone(net=net, num_codebooks=2, codebook_size=8, bitrates=(12_000,)),
-    data=Sound(segment_seconds=0.03),
-    losses=dataclasses.replace(config.losses, mel_scales=mel),
-    adversary=dataclasses.replace(config.adversary, discriminators=discriminators),
-    quantization=Quantization(kmeans_batches=1, active_choices=(1, 2)),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    log_every=1,
-    samples_every=0,
   )

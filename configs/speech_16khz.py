@@ -12,7 +12,7 @@ import dataclasses
 from jaxcodec.audio.encodec import Encodec
 from jaxcodec.data.sound import Sound
 from jaxcodec.layers.seanet import SEANetConfig
-from jaxcodec.training.config import LearningRate, Losses, Muon, Quantization, Train
+from jaxcodec.training.config import LearningRate, Losses, Muon, Quantization, Train, small
 from jaxcodec.training.losses import MelScales
 
 
@@ -65,19 +65,8 @@ def tiny() -> Train:
   config = get_config()
   net = dataclasses.replace(config.codec.net, num_filters=2, strides=(8,), dimension=4)
   codec = config.codec.clone(net=net, num_codebooks=2, codebook_size=8, bitrates=(12_000,))
-  return dataclasses.replace(
-    config,
-    codec=codec,
-    data=dataclasses.replace(config.data, segment_seconds=0.05),
-    losses=dataclasses.replace(
-      config.losses, mel_scales=dataclasses.replace(config.losses.mel_scales, scales=((128, 16),))
-    ),
-    quantization=dataclasses.replace(
-      config.quantization, start_step=1, kmeans_batches=2, active_choices=(1, 2), restart_every=1
-    ),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    samples_every=0,
-    log_every=1,
+  quantization = dataclasses.replace(
+    config.quantization, start_step=1, kmeans_batches=2, active_choices=(1, 2), restart_every=1
   )
+  data = dataclasses.replace(config.data, segment_seconds=0.05)
+  return small(dataclasses.replace(config, quantization=quantization), codec, data)

@@ -4,8 +4,8 @@ Command: python -m launch.train --config configs/stateful_conformer.py --workdir
   --set data.sources=SPEECH.tar --set data.table=SPEECH.csv
 
 The published large network (17 layers of 512) and its recipe but for the rate: Noam's schedule has
-its peak, 2.2e-3 at step 10,000, here, and falls by half a cosine; there is no SpecAugment and no
-dropout; letters take the place of 1024 pieces. Nothing was trained to its end yet.
+its peak, 2.2e-3 at step 10,000, here, and falls by half a cosine; letters take the place of 1024
+pieces. Nothing was trained to its end yet.
 """
 
 import dataclasses

@@ -19,7 +19,15 @@ from jaxcodec.audio.wavtokenizer import WavTokenizer
 from jaxcodec.data.sound import Sound
 from jaxcodec.decoders.vocos import VocosConfig
 from jaxcodec.layers.seanet import SEANetConfig
-from jaxcodec.training.config import Adam, Adversary, LearningRate, Losses, Quantization, Train
+from jaxcodec.training.config import (
+  Adam,
+  Adversary,
+  LearningRate,
+  Losses,
+  Quantization,
+  Train,
+  small,
+)
 from jaxcodec.training.discriminators import MultiBandSTFT, MultiPeriod
 from jaxcodec.training.losses import MelScales
 
@@ -43,6 +51,12 @@ OPTIMIZER = Adam(rate=LearningRate(peak=2e-4, cosine=True), weight_decay=0.01)
 ADVERSARY = Adversary(
   discriminators=(MultiPeriod(dtype=jnp.bfloat16), MultiBandSTFT(dtype=jnp.bfloat16)),
   optimizer=OPTIMIZER,
+)
+
+# Of `tiny`.
+JUDGES = (
+  MultiPeriod(periods=(2,), widths=(2, 4)),
+  MultiBandSTFT(windows=(128,), bands=(1.0,), filters=2),
 )
 
 
@@ -83,26 +97,4 @@ def tiny() -> Train:
     codebook_size=16,
     bitrates=(12_000,),
   )
-  return smaller(config, codec)
-
-
-def smaller(config: Train, codec) -> Train:
-  """`config` with a codec of 8 samples a frame, and all else as small."""
-  discriminators = (
-    MultiPeriod(periods=(2,), widths=(2, 4)),
-    MultiBandSTFT(windows=(128,), bands=(1.0,), filters=2),
-  )
-  return dataclasses.replace(
-    config,
-    codec=codec,
-    data=Sound(segment_seconds=0.02),
-    losses=dataclasses.replace(
-      config.losses, mel_scales=dataclasses.replace(MEL, scales=((128, 16),))
-    ),
-    adversary=dataclasses.replace(config.adversary, discriminators=discriminators),
-    batch_size=8,
-    num_steps=3,
-    save_every=3,
-    log_every=1,
-    samples_every=0,
-  )
+  return small(config, codec, Sound(segment_seconds=0.02), *JUDGES)

@@ -35,6 +35,7 @@ from benchmarks.systems.short_runs import spread
 from jaxcodec import functional as F, terminal
 from jaxcodec.bottlenecks import VQ
 from jaxcodec.encoders.mae import MaeConfig, MaeEncoder, MaePredictor, masked_error
+from jaxcodec.functional.log_mel import kaldi_log_mel
 from jaxcodec.layers.recurrent import BidirectionalLSTM
 from pallas_kernels import nearest_code
 
@@ -121,7 +122,7 @@ def spectrogram(tar: tarfile.TarFile, name: str) -> np.ndarray:
   return (mel - MEAN) / SPREAD
 
 
-_log_mel = jax.jit(functools.partial(F.kaldi_log_mel, num_bands=MAE.bands))
+_log_mel = jax.jit(lambda x: kaldi_log_mel(x, MAE.bands)[0])
 
 
 def halves(clip: np.ndarray) -> np.ndarray:

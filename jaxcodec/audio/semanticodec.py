@@ -20,6 +20,7 @@ from jaxcodec.audio.sound_codec import SoundCodec
 from jaxcodec.bottlenecks import VQ, Quantized
 from jaxcodec.decoders.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from jaxcodec.encoders.mae import MaeConfig, MaeEncoder
+from jaxcodec.functional.log_mel import HOP, kaldi_log_mel
 from jaxcodec.layers.recurrent import BidirectionalLSTM
 from pallas_kernels import nearest_code
 
@@ -82,13 +83,13 @@ class SemantiCodec(SoundCodec):
   @property
   def window_length(self) -> int:
     """Samples of a window."""
-    return self.mae.frames * F.KALDI_HOP
+    return self.mae.frames * HOP
 
   @property
   def signal_width(self) -> int:
     # Of the vocoder, or of the decoder of latents over the samples of a frame of its spectrum.
     config, vocoder = self.diffusion, self.diffusion.vocoder
-    spectrum = -(-config.vae.width * config.bands // F.KALDI_HOP)
+    spectrum = -(-config.vae.width * config.bands // HOP)
     return max(vocoder.width // 2 ** len(vocoder.strides), spectrum)
 
   def setup(self):
@@ -177,7 +178,7 @@ class SemantiCodec(SoundCodec):
 
 def spectrogram(x, mae: MaeConfig):
   """What a masked autoencoder is shown of windows [B, T]: [B, frames, bands]."""
-  mel = F.kaldi_log_mel(x - x.mean(axis=1, keepdims=True), mae.bands)
+  mel, _ = kaldi_log_mel(x - x.mean(axis=1, keepdims=True), mae.bands)
   # The last frames of a window would need samples after it.
   mel = jnp.pad(mel, ((0, 0), (0, mae.frames - mel.shape[1]), (0, 0)))
   return (mel - _MEAN) / (2 * _SPREAD)

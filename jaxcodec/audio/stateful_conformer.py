@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxcodec import functional as F
-from jaxcodec.functional.log_mel import log_mel
 from jaxcodec.functional.transducer import transducer_loss
 from jaxcodec.layers import conformer
 from jaxcodec.layers.conformer import LEAD, REDUCTION, ConformerLayer, Subsampling
@@ -42,6 +41,8 @@ class ConformerConfig:
     prediction: width of the transducer's LSTM and joint; 0 for no transducer.
     ctc_weight: of CTC's loss beside the transducer's, whose is the rest.
     fast_emit: see `transducer_loss`.
+    dropout, head_dropout: shares of the encoder's features and of the transducer's that are zero in
+      training, which is a call with a key: `apply(..., rngs={"dropout": key})`.
   """
 
   labels: int
@@ -58,6 +59,8 @@ class ConformerConfig:
   prediction: int = 640
   ctc_weight: float = 0.3
   fast_emit: float = 0.005
+  dropout: float = 0.1
+  head_dropout: float = 0.2
 
   def __post_init__(self):
     if len(self.lefts) != len(self.rights) or not self.lefts:
@@ -105,11 +108,14 @@ class StatefulConformer(nn.Module):
     layers = nn.scan(
       ConformerLayer,
       variable_axes={"params": 0},
-      split_rngs={"params": True},
+      split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       length=c.num_layers,
     )
-    self.layers = layers(c.num_heads, c.hidden, c.kernel)
+    self.layers = layers(c.num_heads, c.hidden, c.kernel, c.dropout)
+    still = not self.has_rng("dropout")
+    self.drop = nn.Dropout(c.dropout, deterministic=still)
+    self.drop_head = nn.Dropout(c.head_dropout, deterministic=still)
     if c.ctc:
       self.ctc_head = nn.Dense(c.labels + 1)
     if c.prediction:
@@ -175,7 +181,7 @@ class StatefulConformer(nn.Module):
 
   def _encoded(self, mel, length, stream: Stream, visible, there):
     x, tails = self.subsampling(mel, stream.frames, length, stream.tails)
-    x, past = self.layers(x, stream.past, visible, there)
+    x, past = self.layers(self.drop(x), stream.past, visible, there)
     return x, there, Stream(stream.frames + x.shape[1], tails, past)
 
   def ctc_logits(self, y):
@@ -184,11 +190,13 @@ class StatefulConformer(nn.Module):
   def predicted(self, labels, state=None):
     """The prediction network: labels [B, U], -1 for the start, to `([B, U, P], state)`."""
     x = jnp.where(labels[..., None] < 0, 0, self.embedding[jnp.maximum(labels, 0)])
-    return F.lstm(x, self.input_kernel, self.recurrent_kernel, self.lstm_bias, state)
+    y, state = F.lstm(x, self.input_kernel, self.recurrent_kernel, self.lstm_bias, state)
+    return self.drop_head(y), state
 
   def joined(self, y, prediction):
     """Logits of frames and predictions, whose axes before the last broadcast."""
-    return self.joint_out(nn.relu(self.joint_encoder(y) + self.joint_prediction(prediction)))
+    hidden = nn.relu(self.joint_encoder(y) + self.joint_prediction(prediction))
+    return self.joint_out(self.drop_head(hidden))
 
   def init_spoken(self, batch: int) -> Spoken:
     y, state = self.predicted(jnp.full((batch, 1), -1))
@@ -220,7 +228,7 @@ class StatefulConformer(nn.Module):
     return jnp.moveaxis(labels, 0, 1), spoken
 
   def __call__(self, mel, length, labels, left, right):
-    """Means of each head's loss over rows, by name.
+    """Means of each head's loss over rows, by name; CTC's is 0 for a text longer than the signal.
 
     Args:
       mel, length, left, right: see `encode`.
@@ -233,7 +241,10 @@ class StatefulConformer(nn.Module):
       known = jnp.maximum(labels, 0)
       blank = self.config.labels
       each = optax.ctc_loss(self.ctc_logits(y), absent[0], known, absent[1], blank_id=blank)
-      losses["ctc"] = each.mean()
+      # A text that needs more frames than there are has no likelihood, and would drown the others.
+      twice = (labels[:, 1:] == labels[:, :-1]) & spelled[:, 1:]
+      fits = spelled.sum(axis=1) + twice.sum(axis=1) <= there.sum(axis=1)
+      losses["ctc"] = jnp.where(fits, each, 0).mean()
     if self.config.prediction:
       before = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=-1)
       prediction, _ = self.predicted(before)
@@ -242,13 +253,9 @@ class StatefulConformer(nn.Module):
       losses["transducer"] = transducer_loss(logits, *counts, self.config.fast_emit).mean()
     return losses
 
-  def objective(self, x, length, labels, key):
-    """`(loss, losses by name)` of waves [B, N] of `length` samples; `key` draws a context."""
-    c = self.config
-    which = jax.random.randint(key, (), 0, len(c.lefts))
-    left, right = jnp.asarray(c.lefts)[which], jnp.asarray(c.rights)[which]
-    mel, _ = log_mel(x, c.bands)
-    losses = self(mel, length // 160, labels, left, right)
-    if len(losses) == 1:
-      return next(iter(losses.values())), losses
-    return c.ctc_weight * losses["ctc"] + (1 - c.ctc_weight) * losses["transducer"], losses
+
+def objective(config: ConformerConfig, losses: dict):
+  """The loss of those of the heads, by name."""
+  if len(losses) == 1:
+    return next(iter(losses.values()))
+  return config.ctc_weight * losses["ctc"] + (1 - config.ctc_weight) * losses["transducer"]

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 
-from jaxcodec.data import sources as sources_lib
-from jaxcodec.data.health import Health, reason_of
+from jaxcodec.data import recordings, sources as sources_lib
+from jaxcodec.data.health import Health
 from jaxcodec.data.pipeline import Part
 from jaxcodec.errors import CodecError
 
@@ -111,13 +109,8 @@ class _Load:
   def __call__(self, entry: tuple[int, int], rng: np.random.Generator) -> Example:
     del rng  # Of a recording the same part is taken each time.
     index, label = entry
-    file = self._source[index]
-    try:
-      x, rate = soundfile.read(sources_lib.stream(file), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-      self._health.bad(file.name, reason_of(error))
+    x = recordings.read(self._source[index], SAMPLE_RATE, self._health)
+    if x is None:
       # Silence of no kind.
-      x, rate, label = np.zeros((1, 1), np.float32), SAMPLE_RATE, -1
-    x = x.mean(axis=1)
-    x = x if rate == SAMPLE_RATE else soxr.resample(x, rate, SAMPLE_RATE)
+      x, label = np.zeros(1, np.float32), -1
     return Example(loudest(x, self._size), np.int32(label))

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 
-from jaxcodec.data import sources as sources_lib
-from jaxcodec.data.health import Health, reason_of
+from jaxcodec.data import recordings, sources as sources_lib
+from jaxcodec.data.health import Health
 from jaxcodec.data.pipeline import Part
 from jaxcodec.errors import CodecError
 
@@ -91,22 +89,18 @@ class _Load:
   def __call__(self, entry, rng: np.random.Generator) -> Taught:
     del rng  # Features belong to the clip's start.
     index, paths = entry
-    file, (size, channels) = self._source[index], self._shape.x
+    size, channels = self._shape.x
     features = np.zeros(self._shape.features, np.float32)
     there = np.zeros(self._shape.there, bool)
     for i, path in enumerate(paths):
       found = read_features(path, self._config.features)[: self._config.frames]
       features[i, : len(found)], there[i, : len(found)] = found, True
-    try:
-      x, rate = soundfile.read(sources_lib.stream(file), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-      self._health.bad(file.name, reason_of(error))
+    x = recordings.read(self._source[index], self._rate, self._health)
+    if x is None:
       # Silence, of which nothing is said.
-      x, rate, there = np.zeros((1, 1), np.float32), self._rate, np.zeros_like(there)
-    x = x.mean(axis=1, keepdims=True)
-    x = x if rate == self._rate else soxr.resample(x, rate, self._rate)
-    x = np.pad(x[:size], ((0, max(0, size - len(x))), (0, 0)))
-    return Taught(np.repeat(x, channels, axis=1), features, there)
+      x, there = np.zeros(1, np.float32), np.zeros_like(there)
+    x = np.pad(x[:size], (0, max(0, size - len(x))))
+    return Taught(np.repeat(x[:, None], channels, axis=1), features, there)
 
 
 def read_features(path: pathlib.Path, width: int) -> np.ndarray:

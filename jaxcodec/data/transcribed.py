@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 
-from jaxcodec.data import sources as sources_lib
-from jaxcodec.data.health import Health, reason_of
+from jaxcodec.data import recordings, sources as sources_lib
+from jaxcodec.data.health import Health
 from jaxcodec.data.pipeline import Part
 from jaxcodec.errors import CodecError
 
@@ -113,15 +111,12 @@ class _Load:
   def __call__(self, entry: tuple[int, list[int]], rng: np.random.Generator) -> Utterance:
     del rng  # A recording is taken whole.
     index, labels = entry
-    file, size = self._source[index], self._config.samples()
-    try:
-      x, rate = soundfile.read(sources_lib.stream(file), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-      self._health.bad(file.name, reason_of(error))
+    size = self._config.samples()
+    x = recordings.read(self._source[index], SAMPLE_RATE, self._health)
+    if x is None:
       # Silence that says nothing.
-      x, rate, labels = np.zeros((1, 1), np.float32), SAMPLE_RATE, []
-    x = x.mean(axis=1)
-    x = (x if rate == SAMPLE_RATE else soxr.resample(x, rate, SAMPLE_RATE))[:size]
+      x, labels = np.zeros(1, np.float32), []
+    x = x[:size]
     padded = np.full(self._config.letters, -1, np.int32)
     padded[: len(labels)] = labels
     return Utterance(np.pad(x, (0, size - len(x))), np.int32(len(x)), padded)

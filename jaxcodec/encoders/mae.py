@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-import pallas_kernels as kernels
 from jaxcodec import functional as F
+from jaxcodec.layers.attend import Attend
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Block(nn.Module):
     width = x.shape[-1]
     qkv = nn.Dense(3 * width, name="qkv")(norm("attention_norm")(x))
     parts = qkv.reshape(*x.shape[:2], 3, self.num_heads, width // self.num_heads)
-    y = kernels.attention(*(parts[:, :, i] for i in range(3))).reshape(x.shape)
+    y = Attend()(*(parts[:, :, i] for i in range(3))).reshape(x.shape)
     x = x + nn.Dense(width, name="out")(y)
     y = nn.Dense(self.hidden, name="up")(norm("mlp_norm")(x))
     return x + nn.Dense(width, name="down")(nn.gelu(y, approximate=False))

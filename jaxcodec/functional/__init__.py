@@ -63,7 +63,6 @@ from jaxcodec.functional.inverse_spectral import (
   inverse_frames as inverse_frames,
   overlap_frames as overlap_frames,
 )
-from jaxcodec.functional.kaldi import KALDI_HOP as KALDI_HOP, kaldi_log_mel as kaldi_log_mel
 from jaxcodec.functional.key_value import (
   mean_entries as mean_entries,
   mean_values as mean_values,

@@ -90,6 +90,14 @@ class Subsampling(nn.Module):
     return tuple(map(jnp.zeros, shapes))
 
 
+def dropout(module: nn.Module, x, rate: float):
+  """x with a share of its numbers zero and the others grown, if the call was given such a key.
+
+  That is `apply(..., rngs={"dropout": key})`; without it x stays as it is.
+  """
+  return nn.Dropout(rate, deterministic=not module.has_rng("dropout"))(x)
+
+
 def relative_positions(keys: int, queries: int, features: int):
   """Sinusoids of the distances keys - 1 to -(queries - 1): [keys + queries - 1, features]."""
   distance = jnp.arange(keys - 1, -queries, -1, dtype=jnp.float32)[:, None]
@@ -112,9 +120,11 @@ class RelativeAttention(nn.Module):
 
   Attributes:
     num_heads: H.
+    rate: of `dropout`, of the weights.
   """
 
   num_heads: int
+  rate: float = 0.0
 
   @nn.compact
   def __call__(self, x, past, visible):
@@ -136,6 +146,7 @@ class RelativeAttention(nn.Module):
     scores = jnp.where(visible[:, None], scores * size**-0.5, -1e9).astype(jnp.float32)
     # Whoever sees nothing, as what is past a row's end does, gets nothing.
     weights = jnp.where(visible[:, None], jax.nn.softmax(scores, axis=-1), 0).astype(v.dtype)
+    weights = dropout(self, weights, self.rate)
     y = jnp.einsum("bhts,bshe->bthe", weights, v).reshape(x.shape)
     return nn.Dense(width, name="out")(y), (k[:, steps:], v[:, steps:])
 
@@ -147,11 +158,13 @@ class ConformerLayer(nn.Module):
     num_heads: of attention.
     hidden: of the feed-forward parts.
     kernel: frames that the depthwise convolution sees, its own the last.
+    rate: of `dropout`, of each part's result, of hidden features and of attention's weights.
   """
 
   num_heads: int
   hidden: int
   kernel: int
+  rate: float = 0.0
 
   @nn.compact
   def __call__(self, x, past, visible, there):
@@ -164,12 +177,13 @@ class ConformerLayer(nn.Module):
 
     def feed_forward(x, name: str):
       y = nn.silu(nn.Dense(self.hidden, name=f"{name}_up")(norm(f"{name}_norm")(x)))
-      return x + 0.5 * nn.Dense(width, name=f"{name}_down")(y)
+      y = nn.Dense(width, name=f"{name}_down")(dropout(self, y, self.rate))
+      return x + 0.5 * dropout(self, y, self.rate)
 
     x = feed_forward(x, "first")
-    attention = RelativeAttention(self.num_heads, name="attention")
+    attention = RelativeAttention(self.num_heads, self.rate, name="attention")
     y, (keys, values) = attention(norm("attention_norm")(x), (keys, values), visible)
-    x = x + y
+    x = x + dropout(self, y, self.rate)
     y = nn.glu(nn.Dense(2 * width, name="conv_in")(norm("conv_norm")(x)))
     y = jnp.where(there[..., None], y, 0)
     init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=())
@@ -177,5 +191,6 @@ class ConformerLayer(nn.Module):
     bias = self.param("depthwise_bias", nn.initializers.zeros, (width,))
     y, before = F.causal_depthwise_conv(y, kernel, bias, before)
     # Over features alone: statistics over time would be of what is to come.
-    x = x + nn.Dense(width, name="conv_out")(nn.silu(norm("depthwise_norm")(y)))
+    y = nn.Dense(width, name="conv_out")(nn.silu(norm("depthwise_norm")(y)))
+    x = x + dropout(self, y, self.rate)
     return norm("norm")(feed_forward(x, "second")), (keys, values, before)

@@ -10,8 +10,8 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 
-import pallas_kernels as kernels
 from jaxcodec import functional as F
+from jaxcodec.layers.attend import Attend
 from jaxcodec.layers.vqgan import Double
 
 
@@ -189,7 +189,7 @@ class CrossAttention(nn.Module):
       return y.reshape(*x.shape[:2], width // self.head_width, self.head_width)
 
     q, k, v = heads(x, "query"), heads(seen, "key"), heads(seen, "value")
-    return nn.Dense(width, name="out")(kernels.attention(q, k, v).reshape(x.shape))
+    return nn.Dense(width, name="out")(Attend()(q, k, v).reshape(x.shape))
 
 
 def _conv(features: int, name: str, *, zero: bool = False) -> nn.Conv:

@@ -9,7 +9,7 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 
-import pallas_kernels as kernels
+from jaxcodec.layers.attend import Attend
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class AttentionBlock(nn.Module):
     batch, height, width, features = x.shape
     y = norm(self.groups, "norm")(x).reshape(batch, height * width, features)
     q, k, v = (nn.Dense(features, name=name)(y)[:, :, None] for name in ("query", "key", "value"))
-    y = nn.Dense(features, name="out")(kernels.attention(q, k, v)[:, :, 0])
+    y = nn.Dense(features, name="out")(Attend()(q, k, v)[:, :, 0])
     return x + y.reshape(x.shape)
 
 

@@ -17,6 +17,7 @@ from jaxcodec.functional.log_mel import kaldi_log_mel
 from jaxcodec.layers.norms import batch_statistics
 from jaxcodec.training import sequences
 from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.masks import masked
 from jaxcodec.training.state import TrainState, plain_state
 
 MESH = Mesh()
@@ -145,9 +146,7 @@ def augmented(key, batch: Example, network, how: Augment):
   ):
     width = draw[:, 0] * min(widest, size)
     start = draw[:, 1] * (size - width)
-    place = jnp.arange(size)
-    masked = (place >= jnp.floor(start)[:, None]) & (place < jnp.floor(start + width)[:, None])
-    mel = jnp.where(jnp.expand_dims(masked, 3 - axis), 0, mel)
+    mel = masked(mel, axis, jnp.floor(start)[:, None], jnp.floor(start + width)[:, None])
   mel = normalised(mel)
   noise = jax.random.uniform(jax.random.fold_in(key, 1), mel.shape)
   mel += how.noise * drawn[:, 5, None, None] * noise

@@ -260,3 +260,25 @@ class Train:
   keep_best: int = 1
   log_every: int = 50
   samples_every: int = 0
+
+
+def small(
+  config: Train, codec: CodecModule, data: Sound | TaughtSound, *discriminators: nn.Module
+) -> Train:
+  """A sound codec's run with a small codec and data, and all else as small, for tests."""
+  mel = dataclasses.replace(config.losses.mel_scales, scales=((128, 16),))
+  adversary = config.adversary
+  if adversary is not None:
+    adversary = dataclasses.replace(adversary, discriminators=discriminators)
+  return dataclasses.replace(
+    config,
+    codec=codec,
+    data=data,
+    losses=dataclasses.replace(config.losses, mel_scales=mel),
+    adversary=adversary,
+    batch_size=8,
+    num_steps=3,
+    save_every=3,
+    log_every=1,
+    samples_every=0,
+  )

@@ -23,7 +23,7 @@ from jaxcodec.decoders import latent_diffusion
 from jaxcodec.encoders.mae import MaePredictor, masked_error
 from jaxcodec.encoders.vqgan import VqganEncoder
 from jaxcodec.functional.log_mel import vocoder_log_mel
-from jaxcodec.training import losses
+from jaxcodec.training import losses, sharding
 from jaxcodec.training.config import Adam, Mesh
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
@@ -233,7 +233,8 @@ def _with_book(params, book):
 
 def _gradients(loss, config: TrainSemantic, trees, x, key):
   run = functools.partial(loss, config=config, x=x, key=key)
-  return jax.grad(jax.checkpoint(run) if config.remat else run, has_aux=True)(trees)
+  with nn.intercept_methods(sharding.rows_apart):
+    return jax.grad(jax.checkpoint(run) if config.remat else run, has_aux=True)(trees)
 
 
 def _first_loss(trees, *, config: TrainSemantic, x, key):

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
+import pallas_kernels as kernels
+from jaxcodec.layers.attend import Attend
 from jaxcodec.training.config import Mesh
 
 BATCH = P(("data", "fsdp"))
@@ -36,6 +38,18 @@ def make_mesh(mesh: Mesh, devices=None) -> jax.sharding.Mesh:
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   """Rows over `data` and `fsdp`."""
   return NamedSharding(mesh, BATCH)
+
+
+def rows_apart(call, args, kwargs, context):
+  """For `nn.intercept_methods`: each device attends to the rows of a batch that lie on it.
+
+  XLA cannot split the kernel of attention over devices. Left to itself it takes the plain form, a
+  program that is several times as large. Within a mesh alone, the one that `jax.set_mesh` names.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if not isinstance(context.module, Attend) or mesh.empty:
+    return call(*args, **kwargs)
+  return jax.shard_map(kernels.attention, mesh=mesh, in_specs=BATCH, out_specs=BATCH)(*args)
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:

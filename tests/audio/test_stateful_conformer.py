@@ -170,19 +170,24 @@ def test_the_mask_is_the_double_loop_of_the_paper():
 def test_losses_are_of_what_exists_and_learn(params, mel):
   labels = np.array([[1, 2, 2], [0, -1, -1], [4, 3, -1]])
 
-  def loss(params, mel, labels):
-    losses = MODEL.apply({"params": params}, mel, LENGTHS, labels, 8, 3)
+  def loss(params, mel, labels, length=LENGTHS):
+    losses = MODEL.apply({"params": params}, mel, length, labels, 8, 3)
     return losses["ctc"] + losses["transducer"], losses
 
   step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  (total, losses), gradients = step(params, mel, labels)
+  (total, losses), gradients = step(params, mel, labels, LENGTHS)
   after = mel.copy()
   after[1, LENGTHS[1] :] = 9.0
-  np.testing.assert_allclose(step(params, after, labels)[0][0], total, rtol=1e-5)
+  np.testing.assert_allclose(step(params, after, labels, LENGTHS)[0][0], total, rtol=1e-5)
+  # Three labels and the blanks between them do not fit into the three frames of ten mel frames.
+  short = np.array([10, *LENGTHS[1:]])
+  (_, found), fewer = step(params, mel, np.array([[2, 2, 2], *labels[1:]]), short)
+  assert 0 < float(found["ctc"]) < float(losses["ctc"])
+  assert all(bool(np.isfinite(g).all()) for g in jax.tree.leaves(fewer))
   assert all(float(np.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
   for _ in range(12):
     params = jax.tree.map(lambda p, g: p - 0.02 * g, params, gradients)
-    (_, found), gradients = step(params, mel, labels)
+    (_, found), gradients = step(params, mel, labels, LENGTHS)
   assert all(float(found[name]) < 0.8 * float(losses[name]) for name in losses)
 
 

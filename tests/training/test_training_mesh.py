@@ -1,11 +1,13 @@
 """Losses and codebooks are the same on one device, on eight, and on two processes of four."""
 
+import flax.linen as nn
 import jax
 import micro
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jaxcodec.layers.attend import Attend
 from jaxcodec.training import checkpoints, sharding
 from jaxcodec.training.config import Mesh
 from jaxcodec.training.state import init_state
@@ -25,6 +27,31 @@ def test_meshes_take_all_devices_or_say_why_not():
     ValueError, match="batch_size=12 is no multiple of data x fsdp x accumulate = 8"
   ):
     sharding.check_batch(12, 2, mesh)
+
+
+def test_attention_keeps_rows_on_their_devices_and_is_a_kernel_there(mesh):
+  del mesh  # Eight devices are there.
+  made = sharding.make_mesh(Mesh(data=2, fsdp=4), jax.devices()[:8])
+  q = np.random.default_rng(0).normal(size=(8, 5, 2, 4)).astype(np.float32)
+
+  def loss(q):
+    return (Attend().apply({}, q, q, q) ** 2).sum()
+
+  def apart(q):
+    with nn.intercept_methods(sharding.rows_apart):
+      return jax.grad(loss)(q)
+
+  rows = jax.NamedSharding(made, sharding.BATCH)
+  with jax.set_mesh(made):
+    step = jax.jit(apart, in_shardings=rows)
+    text = step.trace(q).lower(lowering_platforms=("tpu",)).as_text()
+    got = step(q)
+    plain = jax.jit(jax.grad(loss), in_shardings=rows).trace(q)
+  # Forward, and backward to queries and to keys.
+  assert text.count("@tpu_custom_call") == 3
+  assert "@tpu_custom_call" not in plain.lower(lowering_platforms=("tpu",)).as_text()
+  assert got.sharding.spec == sharding.BATCH
+  np.testing.assert_allclose(got, jax.jit(jax.grad(loss))(q), atol=1e-5)
 
 
 def test_rules_place_codebooks_and_the_rest_is_split_by_its_largest_axis(mesh):

@@ -1,0 +1,215 @@
+"""A small Stateful Conformer learns to spell in minutes: its error rates streamed, whole, buffered.
+
+Command: python -m benchmarks.systems.small_recognizer --data SPEECH_DIR [--steps 1000]
+
+SPEECH_DIR holds `speech.csv`, `speech_train.tar` and `speech_test.tar`. It learns by CTC from the
+recordings that have a text, those of 5.5 s at most, with the masks and dropout of
+`configs/stateful_conformer.py`. Errors are of the test recordings with a text, whose speakers and
+texts are others: insertions, deletions and substitutions for each letter (spaces are letters) or
+word of the text. "Streamed" is chunk by chunk with caches; "whole" the signal at once under the
+mask of chunks; "buffered" each chunk computed anew with the context before it and nothing kept.
+"""
+
+import argparse
+import functools
+import io
+import pathlib
+import tarfile
+import time
+
+import jax
+import numpy as np
+import soundfile
+
+from jaxcodec import terminal
+from jaxcodec.audio import recognizer
+from jaxcodec.audio.recognizer import Recognizer
+from jaxcodec.audio.stateful_conformer import ConformerConfig, StatefulConformer
+from jaxcodec.data import pipeline
+from jaxcodec.data.transcribed import LETTERS, Transcribed, read_table
+from jaxcodec.functional.log_mel import HOP, log_mel
+from jaxcodec.functional.transducer import ctc_labels
+from jaxcodec.layers.conformer import LEAD, REDUCTION, num_frames
+from jaxcodec.training import speech
+from jaxcodec.training.config import Adam, LearningRate
+from jaxcodec.training.speech import TrainSpeech
+
+LEFT, RIGHTS = 16, (3, 0)
+NET = ConformerConfig(
+  labels=len(LETTERS),
+  channels=16,
+  width=96,
+  num_heads=4,
+  hidden=384,
+  num_layers=4,
+  lefts=(LEFT,) * len(RIGHTS),
+  rights=RIGHTS,
+  prediction=0,
+)
+
+
+def config_of(folder: pathlib.Path, num_steps: int, seed: int) -> TrainSpeech:
+  return TrainSpeech(
+    name="small-recognizer",
+    model=StatefulConformer(NET),
+    data=Transcribed(
+      sources=(str(folder / "speech_train.tar"),),
+      table=str(folder / "speech.csv"),
+      seconds=5.5,
+      letters=60,
+    ),
+    batch_size=8,
+    num_steps=num_steps,
+    optimizer=Adam(
+      rate=LearningRate(peak=2e-3, warmup_steps=num_steps // 10, cosine=True),
+      b2=0.98,
+      weight_decay=1e-3,
+      clip_norm=1.0,
+    ),
+    average_decay=0.99,
+    seed=seed,
+  )
+
+
+def trained(config: TrainSpeech) -> Recognizer:
+  data = pipeline.dataset(
+    config.data,
+    config.model,
+    batch_size=config.batch_size,
+    num_steps=config.num_steps,
+    seed=config.seed,
+  )
+  key = jax.random.key(config.seed)
+  state = jax.jit(functools.partial(speech.init_state, config=config))(key)
+  step = jax.jit(functools.partial(speech.train_step, config=config), donate_argnums=0)
+  start, losses = time.perf_counter(), []
+  for i in range(config.num_steps):
+    state, metrics = step(state, data[i], key)
+    losses.append(float(metrics["objective"]))
+    if (i + 1) % 100 == 0:
+      took = time.perf_counter() - start
+      terminal.say(f"step {i + 1}: CTC {np.mean(losses[-100:]):.1f} nats a row, {took:.0f} s")
+  if int(state.skipped):
+    raise RuntimeError(f"{int(state.skipped)} steps were not finite")
+  return Recognizer(config.model, state.average, LETTERS)
+
+
+def held_out(folder: pathlib.Path) -> list[tuple[np.ndarray, str]]:
+  """Waves and texts of the test recordings that have one."""
+  table, found = read_table(str(folder / "speech.csv")), []
+  with tarfile.open(folder / "speech_test.tar") as tar:
+    for member in tar:
+      name, file = pathlib.PurePath(member.name).name, tar.extractfile(member)
+      if name in table and file is not None:
+        x, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32")
+        assert rate == recognizer.SAMPLE_RATE
+        found.append((x, table[name][1].lower()))
+  return found
+
+
+@functools.partial(jax.jit, static_argnames=("module", "right"))
+def _best(module, params, mel, length, right: int):
+  """CTC's best labels of rows taken at once [B, T], and which frames exist."""
+  bound = module.bind({"params": params})
+  y, there = bound.encode(mel, length, LEFT, right)
+  return bound.ctc_logits(y).argmax(axis=-1), there
+
+
+def whole(found: Recognizer, mel: np.ndarray, length: np.ndarray, right: int) -> list[str]:
+  return _texts(*_best(found.module, found.params, mel, length, right))
+
+
+def streamed(found: Recognizer, mel: np.ndarray, length: np.ndarray, context: int) -> list[str]:
+  """As `recognizer.transcribe`, of rows of their own lengths."""
+  size = REDUCTION * (RIGHTS[context] + 1)
+  frames = LEAD + length
+  count = -(-(frames.max() + 1) // size)
+  padded = np.pad(mel, ((0, 0), (LEAD, count * size - LEAD - mel.shape[1]), (0, 0)))
+  state, parts = recognizer.init_listening(found, len(mel), LEFT), []
+  for i in range(count):
+    there = np.clip(frames - i * size, 0, size).astype(np.int32)
+    chunk = padded[:, i * size : (i + 1) * size]
+    state, labels = recognizer.listen(found.module, found.params, state, chunk, there)
+    parts.append(np.asarray(labels["ctc"][..., 0]))
+  return [recognizer.written(row, LETTERS) for row in np.concatenate(parts, axis=1)]
+
+
+def buffered(found: Recognizer, mel: np.ndarray, length: np.ndarray, right: int) -> list[str]:
+  """Of windows of a chunk and the context before it; silence stands before the start."""
+  size, before = REDUCTION * (right + 1), REDUCTION * LEFT
+  frames = num_frames(length)
+  count = -(-frames.max() // (right + 1))
+  fill = (before, max(0, count * size - mel.shape[1]))
+  padded = np.pad(mel, ((0, 0), fill, (0, 0)), constant_values=mel.min())
+  parts = []
+  for i in range(count):
+    window = padded[:, i * size : i * size + before + size - LEAD]
+    many = np.full(len(mel), window.shape[1])
+    best, _ = _best(found.module, found.params, window, many, right)
+    parts.append(np.asarray(best)[:, -(right + 1) :])
+  best = np.concatenate(parts, axis=1)
+  return _texts(best, np.arange(best.shape[1]) < frames[:, None])
+
+
+def _texts(best, there) -> list[str]:
+  labels, _ = ctc_labels(best, there, np.full(len(best), -1))
+  labels = np.asarray(labels)
+  return [recognizer.written(np.where(row == NET.labels, -1, row), LETTERS) for row in labels]
+
+
+def distance(a, b) -> int:
+  """Insertions, deletions and substitutions from one sequence to another."""
+  row = np.arange(len(b) + 1)
+  for i, left in enumerate(a):
+    new = [i + 1]
+    for j, right in enumerate(b):
+      new.append(min(row[j] + (left != right), row[j + 1] + 1, new[j] + 1))
+    row = np.array(new)
+  return int(row[-1])
+
+
+def errors(texts: list[str], found: list[str]) -> tuple[float, float]:
+  """Errors a letter and a word, in %."""
+  pairs = list(zip(texts, found, strict=True))
+  letters = sum(distance(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
+  words = sum(distance(a.split(), b.split()) for a, b in pairs)
+  return 100 * letters, 100 * words / sum(len(a.split()) for a, _ in pairs)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--data", type=pathlib.Path, required=True)
+  parser.add_argument("--steps", type=int, default=1000)
+  parser.add_argument("--seed", type=int, default=0)
+  options = parser.parse_args()
+  found = trained(config_of(options.data, options.steps, options.seed))
+  clips = held_out(options.data)
+  texts = [text for _, text in clips]
+  lengths = np.array([len(x) for x, _ in clips])
+  waves = np.stack([np.pad(x, (0, lengths.max() - len(x))) for x, _ in clips])
+  mel = np.asarray(jax.jit(lambda x: log_mel(x, NET.bands)[0])(waves))
+  size = sum(leaf.size for leaf in jax.tree.leaves(found.params))
+  print(f"{size} parameters, {options.steps} steps of 8 recordings; {len(texts)} to test\n")
+  print("| late, ms | | errors a letter, % | a word, % | texts that differ from the whole's |")
+  print("|---:|---|---:|---:|---:|")
+  for context, right in enumerate(RIGHTS):
+    at_once = whole(found, mel, lengths // HOP, right)
+    rows = {
+      "whole": at_once,
+      "streamed": streamed(found, mel, lengths // HOP, context),
+      "buffered": buffered(found, mel, lengths // HOP, right),
+    }
+    late = round(1e3 * recognizer.seconds_late(found.module, context))
+    for name, written in rows.items():
+      letter, word = errors(texts, written)
+      apart = sum(a != b for a, b in zip(at_once, written, strict=True))
+      print(
+        f"| {late} | {name} | {letter:.1f} | {word:.1f} | {apart} of {len(texts)} |", flush=True
+      )
+  for text, written in list(zip(texts, at_once, strict=True))[:5]:
+    print(f"  {text!r}: {written!r}")
+
+
+if __name__ == "__main__":
+  terminal.look_for_no_absent_accelerator()
+  main()
