@@ -2,8 +2,8 @@
 
 Both run the same random weights on the same sound, in turns, in one process with as many threads;
 compilation is not counted, and the first turn of each neither. Peak memory is measured in a process
-of its own for each contestant. All on the CPU: JAX would load what it has for other devices as well, and
-libtpu alone takes 110 MiB.
+of its own for each contestant. All on the CPU: JAX would load what it has for other devices as
+well, and libtpu alone takes 110 MiB.
 
   pip install torch==2.13.0 && pip install -e ".[parity]"
   python -m benchmarks.audio_codecs --seconds 10 60 --rounds 5

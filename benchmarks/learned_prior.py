@@ -8,7 +8,6 @@ with an empty cache of compiled programs, then with that cache.
 """
 
 import argparse
-import dataclasses
 import io
 import os
 import pathlib
@@ -17,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import soundfile
@@ -25,7 +25,8 @@ from rich.progress import track
 
 import jaxcodec
 from jaxcodec import terminal
-from jaxcodec.entropy import container, learned
+from jaxcodec.entropy import adaptive, container, learned
+from jaxcodec.entropy.header import Header
 
 _BITRATES = (1000, 2000, 3000, 6000)
 _CLI = [sys.executable, "-m", "jaxcodec.cli"]
@@ -54,17 +55,23 @@ def sizes(codec, top: list[bytes], bitrate: int) -> tuple[int, int]:
   of many files go through the network together. Both make the very bytes of `jaxcodec.compress`.
   """
   books, counts = codec.module.num_active(bitrate), np.asarray(codec.prior)
+  prior = counts[:books]
   read = [[c[..., :books] for c, _ in container.read_chunks(file, counts)] for file in top]
   every = iter(learned.encode(codec.learned, [codes for chunks in read for codes in chunks]))
-  digest, found = learned.digest(codec.learned), np.zeros(2, np.int64)
+  digests, found = (None, learned.digest(codec.learned)), np.zeros(2, np.int64)
   for file, chunks in zip(top, read, strict=True):
-    header = container.read_header(file)
-    header = dataclasses.replace(header, codebook_sizes=header.codebook_sizes[:books])
+    (stream,) = container.read_header(file).streams
+    lower = stream.codebook_sizes[:books]
+    crc = adaptive.prior_crc(prior, lower)
+    headers = [
+      Header(streams=(replace(stream, codebook_sizes=lower, prior_crc=crc, learned_digest=digest),))
+      for digest in digests
+    ]
     records: tuple[list[bytes], list[bytes]] = [], []
     for i, codes in enumerate(chunks):
-      for kind, coded in zip(records, (None, (next(every), digest)), strict=True):
-        kind.append(container.encode_chunk(header, i, codes, None, counts[:books], coded))
-    found += [len(container.write(header, kind)) for kind in records]
+      for kind, header, coded in zip(records, headers, (None, next(every)), strict=True):
+        kind.append(container.encode_chunk(header, i, codes, None, prior, coded))
+    found += [len(container.write(*pair)) for pair in zip(headers, records, strict=True)]
   return int(found[0]), int(found[1])
 
 
