@@ -1,4 +1,4 @@
-"""HiFi-Codec at its published size beside its authors' program in PyTorch, and what the machine can.
+"""HiFi-Codec at its published size beside its authors' program in PyTorch.
 
 Command: python -m benchmarks.systems.hifi_codec_peer --sources DIR [--seconds 10]
 
@@ -103,7 +103,7 @@ def main() -> None:
     }
     (taken,) = best(lambda: product(matrix, matrix).block_until_ready())
     peak = 2e-9 * SIDE**3 / taken
-    print(f"a product of matrices: {peak:.0f} GFLOP/s; torch {torch.__version__}, {threads()}")
+    print(f"a product of matrices: {peak:.0f} GFLOP/s; torch {torch.__version__}")
     print(
       "| what | ours, s | PyTorch eager, s | ratio | times real time | GFLOP/s | of a product's |"
     )
@@ -113,10 +113,6 @@ def main() -> None:
       rate = each * options.seconds / us
       cells = f"{us:.2f} | {them:.2f} | {them / us:.2f} | {options.seconds / us:.2f}"
       print(f"| {name} | {cells} | {rate:.0f} | {100 * rate / peak:.0f} % |", flush=True)
-
-
-def threads() -> str:
-  return f"{torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":
