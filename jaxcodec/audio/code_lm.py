@@ -90,12 +90,13 @@ class LmLayer(nn.Module):
       y = _attended(q, keys, values, seen)
     x = x + _dense(config.width, "out")(y.reshape(x.shape))
     if there is not None:
-      described = None if text is None else (heads(text, "text_key"), heads(text, "text_value"))
-      if cache is not None:
-        cache = cache if described is None else (*cache, *described)
-        described = cache[2:]
+      if text is None:
+        keys, values = cache[2:]
+      else:
+        keys, values = heads(text, "text_key"), heads(text, "text_value")
+        cache = None if cache is None else (*cache, keys, values)
       q = heads(_norm("text_norm")(x), "text_query")
-      y = _attended(q, *described, there[:, None, None])
+      y = _attended(q, keys, values, there[:, None, None])
       x = x + _dense(config.width, "text_out")(y.reshape(x.shape))
     y = nn.gelu(_dense(config.hidden, "up")(_norm("feed_forward_norm")(x)), approximate=False)
     return x + _dense(config.width, "down")(y), cache

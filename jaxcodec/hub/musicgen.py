@@ -63,8 +63,9 @@ def load_musicgen(directory: pathlib.Path, config: dict[str, Any]) -> tuple[Code
   params = _decoder(tensors, f"{prefix}model.decoder.", f"{prefix}lm_heads.", module)
   if whole:
     tensors.drop(("text_encoder.", "audio_encoder."))
-    if module.net.text_width != module.net.width:
-      params["text"] = _dense(tensors, "enc_to_dec_proj", module.net.text_width, module.net.width)
+    text, width = module.net.text_width, module.net.width
+    if text is not None and text != width:
+      params["text"] = _dense(tensors, "enc_to_dec_proj", text, width)
   tensors.finish()
   return module, params
 
