@@ -78,7 +78,7 @@ NETWORK = {"classes": len(ESC10), "width": 64, "hidden": 256}
 ARMS: dict[str, nn.Module] = {
   "LMUFormer": LmuFormer(LmuConfig(**NETWORK, memory=64)),
   "without memory": LmuFormer(LmuConfig(**NETWORK, memory=1, theta=1)),
-  "Transformer": Transformer(len(ESC10), 80, 320),
+  "Transformer": Transformer(len(ESC10), 64, 276),
   "spiking LMUFormer": LmuFormer(LmuConfig(**NETWORK, memory=128, spiking=True)),
 }
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings, strategies as st
 from random_params import draw_params
 
 import jaxcodec
@@ -18,6 +19,8 @@ from jaxcodec.encoders import mae
 MODULE = semanticodec_16khz.tiny().codec
 HOP, SIZE = MODULE.hop_length, MODULE.window_frames
 LENGTH = 2 * SIZE * HOP + 3 * HOP - 100
+# Within a frame; two windows, the second of no more than its first two frames; three.
+LENGTHS = (100, SIZE * HOP + 77, LENGTH)
 
 encode = jax.jit(jaxcodec.encode)
 decode = jax.jit(jaxcodec.decode)
@@ -87,6 +90,41 @@ def test_rows_of_their_own_lengths_and_windows_are_coded_as_if_alone():
   np.testing.assert_array_equal(np.concatenate(stored, axis=1), want)
 
 
+@functools.cache
+def alone(row, length):
+  """Codes and wave of the first `length` samples of a row of `whole`, nothing after them."""
+  x, codes = whole()
+  if length == LENGTH:
+    return codes[row], decoded()[row, :length]
+  codes = encode(tiny(), x[row : row + 1, :length])
+  return np.asarray(codes)[0], np.asarray(decode(tiny(), codes))[0, :length]
+
+
+@pytest.mark.slow
+@given(lengths=st.tuples(*[st.sampled_from(LENGTHS)] * 2), seed=st.integers(0, 99))
+@settings(max_examples=12, deadline=None)
+def test_rows_of_any_lengths_are_coded_and_decoded_as_if_alone(lengths, seed):
+  ends = np.array(lengths)
+  there = np.arange(LENGTH)[:, None] < ends[:, None, None]
+  noise = np.random.default_rng(seed).normal(size=(2, LENGTH, 1)).astype(np.float32)
+  # What stands after a row's end is of no meaning.
+  codes = np.asarray(encode_rows(tiny(), np.where(there, whole()[0], noise), ends))
+  waves = np.asarray(decode_rows(tiny(), codes, ends))
+  for row, length in enumerate(lengths):
+    want, wave = alone(row, length)
+    np.testing.assert_array_equal(codes[row, : len(want)], want)
+    assert (codes[row, len(want) :] == -1).all()
+    np.testing.assert_allclose(waves[row, :length], wave, atol=1e-5)
+    assert not waves[row, length:].any()
+
+
+@pytest.mark.slow
+def test_operations_one_by_one_give_the_codes_and_the_wave_of_a_compiled_program():
+  codes = jaxcodec.encode(tiny(), whole()[0])
+  np.testing.assert_array_equal(codes, whole()[1])
+  np.testing.assert_allclose(jaxcodec.decode(tiny(), codes), decoded(), atol=1e-5)
+
+
 def test_silence_at_the_end_is_marked_and_all_silence_as_well():
   mel = np.zeros((3, MODULE.mae.frames, MODULE.mae.bands), np.float32)
   mel[0, :9, 3] = 1
@@ -110,18 +148,10 @@ def test_chunks_are_refused_and_so_is_a_stack_that_the_source_has_not():
 
 
 @pytest.mark.slow
-def test_rows_decode_as_if_alone_and_files_as_the_whole(tmp_path):
+def test_files_decode_as_the_whole_and_open_at_any_second(tmp_path):
   codec, (x, codes), wave = tiny(), whole(), decoded()
   assert wave.shape == (2, 35 * HOP, 1)
   assert wave.std() > 0.01
-  # 17 frames are two windows, of which the second one is no more than its first two frames.
-  short = SIZE * HOP + 77
-  rows = np.asarray(decode_rows(codec, codes, np.array([short, LENGTH])))
-  cut = np.where(np.arange(35)[:, None] < SIZE + 1, codes, -1)
-  alone = np.asarray(jax.jit(jaxcodec.decode)(codec, cut[:, : SIZE + 1]))
-  np.testing.assert_allclose(rows[0, :short], alone[0, :short], atol=1e-5)
-  assert not rows[0, short:].any()
-  np.testing.assert_allclose(rows[1, :LENGTH], wave[1, :LENGTH], atol=1e-5)
   data = jaxcodec.compress(codec, x)
   y = jaxcodec.decompress(data, codec)
   np.testing.assert_allclose(y, wave[:, :LENGTH], atol=1e-5)
