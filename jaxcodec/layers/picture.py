@@ -76,7 +76,7 @@ class Deconv2d(nn.Module):
 
 
 class InStrips(nn.Sequential):
-  """Layers one after another; of large pictures some of them go row by row, see `functional.strips`.
+  """Layers one after another; in large pictures some go row by row, see `functional.strips`.
 
   Attributes:
     layers: as of `nn.Sequential`, with the same names.
