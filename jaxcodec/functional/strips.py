@@ -45,11 +45,11 @@ class Norm:
 
 
 class Rows(NamedTuple):
-  """Rows of a layer that a strip needs: `count` from `unit` * strip + `first` on."""
+  """Rows of a layer that a strip needs: `number` from `unit` * strip + `first` on."""
 
   unit: int
   first: int
-  count: int
+  number: int
 
 
 Layers = Sequence[Conv | Norm]
@@ -115,21 +115,21 @@ def in_strips(layers: Layers, x, rows: int):
     needed.insert(0, _before(layer, needed[0]))
   start = needed[0]
   above = max(0, -start.first)
-  last = start.unit * (small - rows) + start.first + start.count
+  last = start.unit * (small - rows) + start.first + start.number
   padded = jnp.pad(x, ((0, 0), (above, max(0, last - x.shape[1])), (0, 0), (0, 0)))
 
   def strip(index):
     place = start.unit * index + start.first + above
-    y = jax.lax.dynamic_slice_in_dim(padded, place, start.count, axis=1)
+    y = jax.lax.dynamic_slice_in_dim(padded, place, start.number, axis=1)
     for n, layer in enumerate(layers):
       if n and isinstance(layer, Conv):
         # Beyond its picture a layer sees zeros, and not what the one before would give there.
-        at = needed[n].unit * index + needed[n].first + jnp.arange(needed[n].count)
+        at = needed[n].unit * index + needed[n].first + jnp.arange(needed[n].number)
         y = jnp.where(((at >= 0) & (at < heights[n]))[:, None, None], y, 0)
       y = _applied(layer, y, rows_around=True)
       if isinstance(layer, Conv) and layer.up:
         ahead = needed[n + 1].first % layer.stride
-        y = y[:, ahead : ahead + needed[n + 1].count]
+        y = y[:, ahead : ahead + needed[n + 1].number]
     return y
 
   def put(number, out):
@@ -147,9 +147,9 @@ def _before(layer: Conv | Norm, out: Rows) -> Rows:
     return out
   size, stride = layer.kernel.shape[0], layer.stride
   if not layer.up:
-    return Rows(out.unit * stride, out.first * stride - size // 2, (out.count - 1) * stride + size)
+    return Rows(out.unit * stride, out.first * stride - size // 2, (out.number - 1) * stride + size)
   before, after = transposed_reach(size, stride)
-  first, end = out.first // stride, (out.first + out.count - 1) // stride + 1
+  first, end = out.first // stride, (out.first + out.number - 1) // stride + 1
   return Rows(out.unit // stride, first - before, end - first + before + after)
 
 

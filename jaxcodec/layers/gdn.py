@@ -34,7 +34,8 @@ class GDN(nn.Module):
   def arithmetic(self) -> F.Norm:
     """The layer as `layers.picture.InStrips` takes it."""
     own = self.variables["params"]
-    return F.Norm(*_positive(own["beta"], own["gamma"]), self.inverse)
+    beta, gamma = _positive(own["beta"], own["gamma"])
+    return F.Norm(beta, gamma, self.inverse)
 
 
 def _positive(beta, gamma):
