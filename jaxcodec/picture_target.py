@@ -23,12 +23,12 @@ def compress_to(
   tile: int | None = None,
   progressive: bool = False,
 ) -> bytes:
-  """As `picture_file.compress`, at the best quality that keeps to a rate or the lowest that comes to
-  a PSNR in dB of samples of 8 bits: found by halving, in some ten runs.
+  """As `picture_file.compress`, at the best quality that keeps to a rate, or the lowest that comes
+  to a PSNR in dB of samples of 8 bits: found by halving, in some ten runs.
 
   Raises:
-    ValueError: as `picture_file.compress`; if not one of `bits_per_pixel` and `psnr` is given, or no
-      quality comes to it.
+    ValueError: as `picture_file.compress`; if not one of `bits_per_pixel` and `psnr` is given, or
+      no quality comes to it.
   """
   if not codec.module.levels:
     raise ValueError(f"codec {codec.name} has one quality")
