@@ -66,7 +66,7 @@ def encode_fitted(options: argparse.Namespace, source) -> None:
     fit = fitted_picture.fit_of(options.quality, options.steps)
     with Progress(console=Console(stderr=True), transient=True) as bar:
       task = bar.add_task("fitting", total=fit.noise_steps + fit.rounded_steps)
-      data = fitted_picture.compress(
+      (data,) = fitted_picture.compress_many(
         pixels.samples,
         fit,
         channels=pixels.channels,
