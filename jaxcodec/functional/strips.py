@@ -2,7 +2,8 @@
 
 A layer at half the size of a picture gives tens of megabytes, and on CPU most of its time goes to
 memory. In strips of a few rows what it gives stays in cache until the next layer has read it. Each
-output is made of the same products and sums as without strips, so that its bits are the same.
+output is of the same products; with 128 channels all bits were those without strips, with 8 some
+sums were added in another order.
 
 Shapes: x [B, H, W, C], kernels [height, width, in, out].
 """
