@@ -66,7 +66,7 @@ def encode_fitted(options: argparse.Namespace, source) -> None:
     fit = fitted_picture.fit_of(options.quality, options.steps)
     with Progress(console=Console(stderr=True), transient=True) as bar:
       task = bar.add_task("fitting", total=fit.noise_steps + fit.rounded_steps)
-      data = fitted_picture.compress(
+      (data,) = fitted_picture.compress_many(
         pixels.samples,
         fit,
         channels=pixels.channels,
@@ -90,7 +90,7 @@ def _say_encoded(options: argparse.Namespace, data: bytes, size, start: float) -
 
 def _compress(options: argparse.Namespace):
   """The function that makes a file of the quality or the target that the call names."""
-  from jaxcodec import picture_file
+  from jaxcodec import picture_file, picture_target
 
   given = [options.quality, options.target_bpp, options.target_psnr]
   if given.count(None) < 2:
@@ -107,7 +107,7 @@ def _compress(options: argparse.Namespace):
   if options.refine:
     raise terminal.UsageError("--refine goes with --quality, not with a target")
   return functools.partial(
-    picture_file.compress_to, bits_per_pixel=options.target_bpp, psnr=options.target_psnr
+    picture_target.compress_to, bits_per_pixel=options.target_bpp, psnr=options.target_psnr
   )
 
 

@@ -38,40 +38,6 @@ def fit_of(quality: float | None = None, steps: int | None = None) -> Fit:
   return Fit(rd_weight=weight, noise_steps=steps, rounded_steps=max(1, steps // 10))
 
 
-def compress(
-  x: np.ndarray,
-  fit: Fit | None = None,
-  *,
-  seed: int = 0,
-  channels: int = 3,
-  profile: bytes = b"",
-  metadata: Mapping[str, str] | None = None,
-  progress: Callable[[int], None] | None = None,
-) -> bytes:
-  """A picture, after minutes, as the bytes of a `.jxc` file that needs no codec to be read.
-
-  Args:
-    x: uint8 `[1, height, width, 3]`, or floating in [-1, 1].
-    fit: how, see `fit_of`.
-    seed: of noise and of the networks' first weights.
-    channels, profile, metadata: as of `picture_file.compress`.
-    progress: told how many steps are done.
-
-  Raises:
-    ValueError: if shape, type or samples do not fit, or the fit has come to nothing finite.
-  """
-  (data,) = compress_many(
-    x,
-    fit,
-    seed=seed,
-    channels=channels,
-    profile=profile,
-    metadata=metadata,
-    progress=progress,
-  )
-  return data
-
-
 def compress_many(
   x: np.ndarray,
   fit: Fit | None = None,
@@ -82,7 +48,19 @@ def compress_many(
   metadata: Mapping[str, str] | None = None,
   progress: Callable[[int], None] | None = None,
 ) -> list[bytes]:
-  """As `compress`, of pictures `[batch, height, width, 3]` that are fitted together."""
+  """Pictures that are fitted together, after minutes, each as the bytes of a `.jxc` file that needs
+  no codec to be read.
+
+  Args:
+    x: uint8 `[batch, height, width, 3]`, or floating in [-1, 1].
+    fit: how, see `fit_of`.
+    seed: of noise and of the networks' first weights.
+    channels, profile, metadata: as of `picture_file.compress`.
+    progress: told how many steps are done.
+
+  Raises:
+    ValueError: if shape, type or samples do not fit, or a fit has come to nothing finite.
+  """
   if x.ndim != 4 or x.shape[3] != 3 or 0 in x.shape:
     raise ValueError(f"pictures are [batch, height, width, 3], got shape {x.shape}")
   if x.dtype != np.uint8:

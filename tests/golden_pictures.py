@@ -91,7 +91,7 @@ def main() -> None:
     _write(TILES, picture_file.compress(codec(), x, quality=40, tile=64), tile_facts)
   if not FITTED.exists():
     fit = Fit(num_grids=4, noise_steps=100, rounded_steps=10)
-    _write(FITTED, _far(fitted_picture.compress(x[:, :30, :41], fit)), fitted_facts)
+    _write(FITTED, _far(fitted_picture.compress_many(x[:, :30, :41], fit)[0]), fitted_facts)
 
 
 def _far(data: bytes) -> bytes:

@@ -65,7 +65,7 @@ def fitting(case: str) -> LatentCodec:
   """`codec(case)`, with scales about as wide as its latents are: what the tables hold then costs
   what its likelihood says, which is not so far out in a tail."""
   found = codec(case)
-  wider = {"channelwise": ("scales_", 30), "elic": ("entropy_parameters_", 8)}
+  wider = {"scale": ("h_s", 4), "channelwise": ("scales_", 30), "elic": ("entropy_parameters_", 8)}
   if case not in wider:
     return found
   start, more = wider[case]
@@ -73,7 +73,7 @@ def fitting(case: str) -> LatentCodec:
   for name, own in found.params.items():
     if name.startswith(start):
       bias = np.array(own["layers_4"]["bias"])
-      bias[: len(bias) if case == "channelwise" else len(bias) // 2] += more
+      bias[: len(bias) // 2 if case == "elic" else len(bias)] += more
       params[name] = own | {"layers_4": own["layers_4"] | {"bias": bias}}
   return dataclasses.replace(found, params=params)
 

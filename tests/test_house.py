@@ -29,6 +29,7 @@ LAYERS = (
   ("jaxcodec.tokens",),
   ("jaxcodec.fitted_picture",),
   ("jaxcodec.picture_file",),
+  ("jaxcodec.picture_target",),
   (
     "jaxcodec.bitstream",
     "jaxcodec.describe",

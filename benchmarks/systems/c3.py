@@ -83,7 +83,7 @@ def row(pixels: np.ndarray, fit: Fit, steps: int) -> None:
   """Prints what a recipe comes to, and for C3's what others do with as many bytes."""
   fit = dataclasses.replace(fit, noise_steps=steps, rounded_steps=steps // 10)
   start = time.perf_counter()
-  data = fitted_picture.compress(pixels[None], fit)
+  (data,) = fitted_picture.compress_many(pixels[None], fit)
   seconds = time.perf_counter() - start
   back = picture_file.decompress_samples(data, max_memory=2**40)
   name = "COOL-CHIC's recipe" if fit.plain else "C3"

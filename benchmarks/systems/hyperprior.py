@@ -1,7 +1,7 @@
 """The scale hyperprior trained here and in CompressAI: the same crops, steps and learning rates.
 
     python -m benchmarks.systems.hyperprior --train PHOTOS.tar --test PHOTOS.tar --peer PYTHON
-      [--steps 2000] [--seeds 2] [--filters 64] [--latents 96]
+      [--steps 2000] [--seeds 2] [--filters 64] [--latents 96] [--crop 128] [--rate 5e-4]
 
 PYTHON is an interpreter with CompressAI 1.2.8. Each model has one lambda; every pair of models sees
 the same crops in the same order, Adam at a rate that falls by half a cosine, and starts as its
@@ -21,8 +21,7 @@ import numpy as np
 from PIL import Image
 
 LAMBDAS = (0.003, 0.01, 0.03, 0.1)
-ROWS, SIDE, TEST_SIDE = 8, 128, 192
-RATE, CLIP = 5e-4, 1.0
+ROWS, TEST_SIDE, CLIP = 8, 192, 1.0
 
 
 def pictures(path: pathlib.Path, side: int) -> list[np.ndarray]:
@@ -36,15 +35,15 @@ def pictures(path: pathlib.Path, side: int) -> list[np.ndarray]:
   return found
 
 
-def crops(found: list[np.ndarray], seed: int, steps: int):
-  """float32 [ROWS, SIDE, SIDE, 3] from 0 to 1 for each step."""
-  rng = np.random.default_rng(seed)
-  for _ in range(steps):
+def crops(found: list[np.ndarray], seed: int, options):
+  """float32 [ROWS, side, side, 3] from 0 to 1 for each step."""
+  rng, side = np.random.default_rng(seed), options.crop
+  for _ in range(options.steps):
     batch = []
     for index in rng.integers(len(found), size=ROWS):
       x = found[index]
-      top, left = (rng.integers(size - SIDE + 1) for size in x.shape[:2])
-      batch.append(x[top : top + SIDE, left : left + SIDE])
+      top, left = (rng.integers(size - side + 1) for size in x.shape[:2])
+      batch.append(x[top : top + side, left : left + side])
     yield np.stack(batch).astype(np.float32) / 255
 
 
@@ -81,17 +80,17 @@ def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, f
   config = rate_distortion.TrainPictures(
     name="hyperprior",
     codec=ScaleHyperprior(filters=options.filters, latents=options.latents),
-    data=Pictures(size=(SIDE, SIDE)),
+    data=Pictures(size=(options.crop, options.crop)),
     batch_size=ROWS,
     num_steps=options.steps,
-    optimizer=Adam(rate=LearningRate(peak=RATE, cosine=True), clip_norm=CLIP),
+    optimizer=Adam(rate=LearningRate(peak=options.rate, cosine=True), clip_norm=CLIP),
     lambdas=(trade_off, trade_off),
     median_rate=1e-3,
   )
   key = jax.random.key(seed)
   state = jax.jit(rate_distortion.init_state, static_argnames="config")(key, config=config)
   step = jax.jit(rate_distortion.train_step, static_argnames="config", donate_argnums=0)
-  for x in crops(train, seed, options.steps):
+  for x in crops(train, seed, options):
     state, _ = step(state, 2 * x - 1, key, config=config)
 
   @jax.jit
@@ -114,7 +113,7 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
   model = compressai.models.ScaleHyperprior(options.filters, options.latents).to(device).train()
   medians = [p for name, p in model.named_parameters() if name.endswith("quantiles")]
   rest = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
-  adam, of_medians = torch.optim.Adam(rest, RATE), torch.optim.Adam(medians, 1e-3)
+  adam, of_medians = torch.optim.Adam(rest, options.rate), torch.optim.Adam(medians, 1e-3)
 
   def bits_of(likelihoods):
     return sum(-p.log2().flatten(1).sum(dim=1) for p in likelihoods.values())
@@ -122,13 +121,13 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
   def tensor(x):
     return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
 
-  for step, batch in enumerate(crops(train, seed, options.steps)):
+  for step, batch in enumerate(crops(train, seed, options)):
     for group in adam.param_groups:
-      group["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
+      group["lr"] = options.rate * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
     x = tensor(batch)
     out = model(x)
-    rate = bits_of(out["likelihoods"]).mean() / SIDE**2
-    loss = rate + trade_off * 255**2 * (out["x_hat"] - x).square().mean()
+    bits = bits_of(out["likelihoods"]).mean() / options.crop**2
+    loss = bits + trade_off * 255**2 * (out["x_hat"] - x).square().mean()
     adam.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(rest, CLIP)
@@ -151,7 +150,7 @@ SIDES = {"jaxcodec": train_ours, "CompressAI": train_theirs}
 
 def serve(options) -> None:
   """One side's models, each a line of JSON as it ends."""
-  train, test = pictures(options.train, SIDE), of_test(options.test)
+  train, test = pictures(options.train, options.crop), of_test(options.test)
   for seed in range(options.seeds):
     for trade_off in options.lambdas:
       found = SIDES[options.side](options, trade_off, seed, train, test)
@@ -169,6 +168,8 @@ def main() -> None:
   parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS)
   parser.add_argument("--filters", type=int, default=64)
   parser.add_argument("--latents", type=int, default=96)
+  parser.add_argument("--crop", type=int, default=128, help="pixels a side of what is trained on")
+  parser.add_argument("--rate", type=float, default=5e-4, help="the highest learning rate")
   parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.side:
@@ -196,7 +197,7 @@ def report(rows: list[dict], options) -> None:
     ]
     return [[float(np.mean([r[of] for r in p])) for p in points] for of in ("bits", "psnr")]
 
-  print(f"{options.steps} steps of {ROWS} crops of {SIDE}, {options.seeds} seeds\n")
+  print(f"{options.steps} steps of {ROWS} crops of {options.crop}, {options.seeds} seeds\n")
   print("| lambda | jaxcodec, bits/pixel | PSNR, dB | CompressAI, bits/pixel | PSNR, dB |")
   print("|---:|---:|---:|---:|---:|")
   every = range(options.seeds)

@@ -167,6 +167,11 @@ from jaxcodec.functional.spiking import (
   leaky_integrate_and_fire as leaky_integrate_and_fire,
   spike as spike,
 )
+from jaxcodec.functional.strips import (
+  Conv as Conv,
+  Norm as Norm,
+  in_turn as in_turn,
+)
 from jaxcodec.functional.through import (
   rotate as rotate,
   straight_through as straight_through,

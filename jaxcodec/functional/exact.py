@@ -27,6 +27,7 @@ _MOST_SHIFT = 29
 # terms, and with LIMIT 2^29 for the bias, it adds up below 2^53.
 _MOST_INPUT = 1 << 23
 _MOST_TERMS = 1 << 14
+_CACHED = 1 << 21  # Bytes of a layer's inputs that are multiplied at once.
 _GELU_REACH = 8 * UNIT
 # CRC-32 of what `_gelu_table` makes, as 4-byte little-endian integers.
 _GELU_CRC = 3324361500
@@ -122,12 +123,21 @@ def apply(layer: Layer | Depthwise, x: np.ndarray) -> np.ndarray:
     for i, j in np.ndindex(rows, columns):
       sums += padded[i : i + height, j : j + width] * layer.kernel[i, j]
     return _descaled(sums, layer.shift)
-  rows, columns = (part.ravel() for part in np.mgrid[:height, :width])
-  size = layer.phases[0].matrix.shape[1]
+  size, reach = layer.phases[0].matrix.shape[1], _reach(layer)
   y = np.empty((height, layer.stride, width, layer.stride, size))
+  padded = _surrounded(x, reach)
   for n, phase in enumerate(layer.phases):
-    part = _shifted(phase, layer.shift, _gather(x, phase.taps, rows, columns))
-    y[:, n // layer.stride, :, n % layer.stride] = part.reshape(height, width, size)
+    # Some rows at a time, so that what the taps see is in cache when it is multiplied.
+    rows = max(_CACHED // (8 * width * len(phase.matrix)), 1)
+    for top in range(0, height, rows):
+      end = min(top + rows, height)
+      seen = [
+        padded[top + reach + down : end + reach + down, reach + right : reach + right + width]
+        for down, right in phase.taps
+      ]
+      inputs = np.concatenate(seen, axis=2).reshape(-1, len(phase.matrix))
+      part = _shifted(phase, layer.shift, inputs).reshape(end - top, width, size)
+      y[top:end, n // layer.stride, :, n % layer.stride] = part
   return y.reshape(height * layer.stride, width * layer.stride, size)
 
 
@@ -207,15 +217,28 @@ def _phase(taps: dict[tuple[int, int], np.ndarray], bias: np.ndarray) -> Phase:
 def _gather(x: np.ndarray, taps, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
   """[N, taps C]: what each tap sees of x at each place, zeros outside."""
   reach = max(max(map(abs, tap)) for tap in taps)
-  x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
-  padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
+  padded = _surrounded(x, reach)
   parts = [padded[rows + reach + down, columns + reach + right] for down, right in taps]
   return np.concatenate(parts, axis=1)
 
 
+def _reach(layer: Layer) -> int:
+  return max(abs(offset) for phase in layer.phases for tap in phase.taps for offset in tap)
+
+
+def _surrounded(x: np.ndarray, reach: int) -> np.ndarray:
+  x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
+  return np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
+
+
 def _shifted(phase: Phase, shift: int, inputs: np.ndarray) -> np.ndarray:
-  return _descaled(inputs @ phase.matrix + phase.bias * 2.0**shift, shift)
+  sums = inputs @ phase.matrix
+  sums += phase.bias * 2.0**shift
+  return _descaled(sums, shift)
 
 
 def _descaled(sums: np.ndarray, shift: int) -> np.ndarray:
-  return np.clip(np.floor(sums * 2.0**-shift + 0.5), -LIMIT, LIMIT)
+  """`sums` / 2^shift, rounded and clipped, written over them."""
+  sums *= 2.0**-shift
+  sums += 0.5
+  return np.clip(np.floor(sums, out=sums), -LIMIT, LIMIT, out=sums)

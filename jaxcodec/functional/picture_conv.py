@@ -10,35 +10,48 @@ import numpy as np
 _FEW = 16  # Below this, many small convolutions take longer than the zeros of one.
 
 
-def conv2d(x, kernel, bias=None, *, stride: int = 1):
-  """Convolution of an odd kernel with zeros around the picture: ceil(H / stride) rows come out."""
+def conv2d(x, kernel, bias=None, *, stride: int = 1, rows_around: bool = False):
+  """Convolution of an odd kernel with zeros around the picture: ceil(H / stride) rows come out.
+
+  With `rows_around` x begins and ends with the rows that stand for those zeros, of the same number.
+  """
   pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
+  if rows_around:
+    pads[0] = (0, 0)
   y = jax.lax.conv_general_dilated(
     x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
   )
   return y if bias is None else y + bias
 
 
-def conv2d_transpose(x, kernel, bias=None, *, stride: int):
+def conv2d_transpose(x, kernel, bias=None, *, stride: int, rows_around: bool = False):
   """Transposed convolution of an odd kernel to [B, H * stride, W * stride, out].
 
   As PyTorch's with padding size // 2 and output padding stride - 1. Written as a convolution for
   each of the stride^2 outputs of a place, or with few features as one for all of them, because
   XLA's weight gradient of a convolution with dilated input is tens of times slower on CPU. One for
   all multiplies by zeros too, 36 taps for 25: with many features that takes a third longer.
+
+  With `rows_around` x begins and ends with rows that stand for zeros around the picture:
+  `transposed_reach` of them.
   """
-  features = kernel.shape[-1]
+  features, reach = kernel.shape[-1], transposed_reach(kernel.shape[0], stride)
   if features < _FEW:
     kernel, pads = subpixel_kernel(kernel, stride)
-    y = _convolved(x, kernel, pads)
+    y = _convolved(x, kernel, [(0, 0), pads[1]] if rows_around else pads)
   else:
     parts = []
     for down in range(stride):
       for right in range(stride):
         rows, above = _taps(kernel.shape[0], stride, down)
         columns, left = _taps(kernel.shape[1], stride, right)
-        parts.append(_convolved(x, kernel[rows][:, columns], [above, left]))
-    y = jnp.stack(parts, axis=-2).reshape(*x.shape[:3], -1)
+        seen = x
+        if rows_around:
+          seen = x[:, reach[0] - above[0] : x.shape[1] - reach[1] + above[1]]
+          above = (0, 0)
+        parts.append(_convolved(seen, kernel[rows][:, columns], [above, left]))
+    y = jnp.stack(parts, axis=-2)
+    y = y.reshape(*y.shape[:3], -1)
   y = depth_to_space(y, stride)
   return y if bias is None else y + bias
 
@@ -47,7 +60,7 @@ def subpixel_kernel(kernel, stride: int):
   """`(kernel [taps, taps, in, stride^2 out], pads)` of the convolution that gives every output of a
   transposed one, the outputs of an input's place as channels [stride, stride, out]."""
   size, features = kernel.shape[0], kernel.shape[2:]
-  before, after = (size - 1 - size // 2) // stride, (stride - 1 + size // 2) // stride
+  before, after = transposed_reach(size, stride)
   taps = before + after + 1
   # Output m stride + p meets input m + d by tap p + size // 2 - stride d; others are zero.
   tap = np.arange(stride) + size // 2 - stride * np.arange(-before, after + 1)[:, None]
@@ -56,6 +69,11 @@ def subpixel_kernel(kernel, stride: int):
   parts = padded[tap[:, :, None, None], tap]  # [taps, phase, taps, phase, in, out]
   parts = parts.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, features[0], -1)
   return parts, [(before, after)] * 2
+
+
+def transposed_reach(size: int, stride: int) -> tuple[int, int]:
+  """How many inputs before and after its own place an output of a transposed convolution meets."""
+  return (size - 1 - size // 2) // stride, (stride - 1 + size // 2) // stride
 
 
 def _taps(size: int, stride: int, phase: int) -> tuple[np.ndarray, tuple[int, int]]:

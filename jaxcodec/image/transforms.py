@@ -10,6 +10,7 @@ from jaxcodec.layers.gdn import GDN
 from jaxcodec.layers.picture import (
   Conv2d,
   Deconv2d,
+  InStrips,
   ResidualBlock,
   ResidualDown,
   ResidualUp,
@@ -21,13 +22,13 @@ from jaxcodec.layers.picture import (
 def gdn_analysis(filters: int, latents: int) -> nn.Sequential:
   """Pictures to latents. Source: Ballé et al., https://arxiv.org/abs/1802.01436, figure 4."""
   down = [layer for _ in range(3) for layer in (Conv2d(filters), GDN())]
-  return nn.Sequential([*down, Conv2d(latents)])
+  return InStrips([*down, Conv2d(latents)], end=4, rows=8)
 
 
 def gdn_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
   """Latents to pictures, `gdn_analysis` mirrored."""
   up = [layer for _ in range(3) for layer in (Deconv2d(filters), GDN(inverse=True))]
-  return nn.Sequential([*up, Deconv2d(channels)])
+  return InStrips([*up, Deconv2d(channels)], begin=4, rows=16)
 
 
 def patch_analysis(filters: int, latents: int) -> nn.Sequential:

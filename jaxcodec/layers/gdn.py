@@ -29,8 +29,17 @@ class GDN(nn.Module):
     features = x.shape[-1]
     beta = self.param("beta", lambda key: root(jnp.ones(features)))
     gamma = self.param("gamma", lambda key: root(0.1 * jnp.eye(features)))
-    beta, gamma = positive(beta, _LEAST_BETA), positive(gamma, 0.0)
-    return F.generalized_norm(x, beta, gamma, inverse=self.inverse)
+    return F.generalized_norm(x, *_positive(beta, gamma), inverse=self.inverse)
+
+  def arithmetic(self) -> F.Norm:
+    """The layer as `layers.picture.InStrips` takes it."""
+    own = self.variables["params"]
+    beta, gamma = _positive(own["beta"], own["gamma"])
+    return F.Norm(beta, gamma, self.inverse)
+
+
+def _positive(beta, gamma):
+  return positive(beta, _LEAST_BETA), positive(gamma, 0.0)
 
 
 def root(values):

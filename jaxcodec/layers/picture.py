@@ -49,6 +49,11 @@ class Conv2d(nn.Module):
       kernel = kernel * self.mask(size)
     return F.conv2d(x, kernel, bias, stride=self.stride)
 
+  def arithmetic(self) -> F.Conv:
+    """The layer as `InStrips` takes it: with a bias, without a mask."""
+    own = self.variables["params"]
+    return F.Conv(own["kernel"], own["bias"], self.stride)
+
 
 class Deconv2d(nn.Module):
   """Transposed convolution to `stride` times the size; attributes as of `Conv2d`."""
@@ -64,6 +69,38 @@ class Deconv2d(nn.Module):
     kernel = self.param("transposed_kernel", _KERNELS(self.stride**2 / 3), shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return F.conv2d_transpose(x, kernel, bias, stride=self.stride)
+
+  def arithmetic(self) -> F.Conv:
+    own = self.variables["params"]
+    return F.Conv(own["transposed_kernel"], own["bias"], self.stride, up=True)
+
+
+class InStrips(nn.Sequential):
+  """Layers one after another; in large pictures some go row by row, see `functional.strips`.
+
+  Attributes:
+    layers: as of `nn.Sequential`, with the same names.
+    begin, end: which of the layers: those of one direction, and `GDN`; None for the last.
+    rows: of the smaller end of these layers, that are taken together.
+  """
+
+  begin: int = 0
+  end: int | None = None
+  rows: int = 8
+
+  @nn.compact
+  def __call__(self, x):
+    part = self.layers[self.begin : self.end]
+    for layer in self.layers[: self.begin]:
+      x = layer(x)
+    if self.is_initializing():
+      for layer in part:
+        x = layer(x)
+    else:
+      x = F.in_turn([layer.arithmetic() for layer in part], x, self.rows)
+    for layer in self.layers[self.begin + len(part) :]:
+      x = layer(x)
+    return x
 
 
 class Subpixel(nn.Module):

@@ -249,7 +249,7 @@ def test_networks_that_no_file_can_have_are_refused():
       fitted_picture.fit_of(quality, steps)
   assert fitted_picture.fit_of(0).rd_weight == 2e-2
   with pytest.raises(ValueError, match="pictures are"):
-    fitted_picture.compress(np.zeros((3, 3, 3), np.uint8))
+    fitted_picture.compress_many(np.zeros((3, 3, 3), np.uint8))
 
 
 def test_the_command_says_what_does_not_go_together(tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from recorded_pictures import LEVELS, LOGS, codec, many_rates
 
 import jaxcodec
-from jaxcodec import metrics, picture_file
+from jaxcodec import metrics, picture_target
 from jaxcodec.entropy import container
 from jaxcodec.image import files
 from jaxcodec.image.picture_codec import Gains
@@ -94,7 +94,7 @@ def test_a_saved_codec_of_halves_reads_its_files(tmp_path):
 def test_a_file_comes_to_a_size_or_a_distortion():
   pixels = X[..., 0].size
   low, high = (8 * len(jaxcodec.compress(CODEC, X, quality=q)) / pixels for q in (30, 31))
-  data = picture_file.compress_to(CODEC, X, bits_per_pixel=(low + high) / 2)
+  data = picture_target.compress_to(CODEC, X, bits_per_pixel=(low + high) / 2)
   assert low <= 8 * len(data) / pixels <= (low + high) / 2
   wanted = files.to_bytes(X, 3)
 
@@ -103,7 +103,7 @@ def test_a_file_comes_to_a_size_or_a_distortion():
 
   # Drawn weights do not get better with quality; what is promised holds all the same.
   target = psnr(jaxcodec.compress(CODEC, X, quality=100)) - 0.01
-  assert psnr(picture_file.compress_to(CODEC, X, psnr=target)) >= target
+  assert psnr(picture_target.compress_to(CODEC, X, psnr=target)) >= target
   for call, said in (
     ({"bits_per_pixel": 1e-3}, "its lowest quality has"),
     ({"psnr": 99.0}, "its highest quality has"),
@@ -111,6 +111,6 @@ def test_a_file_comes_to_a_size_or_a_distortion():
     ({"psnr": 1.0, "bits_per_pixel": 1.0}, "give either"),
   ):
     with pytest.raises(ValueError, match=said):
-      picture_file.compress_to(CODEC, X, **call)
+      picture_target.compress_to(CODEC, X, **call)
   with pytest.raises(ValueError, match="has one quality"):
-    picture_file.compress_to(codec("checkerboard"), X, psnr=1.0)
+    picture_target.compress_to(codec("checkerboard"), X, psnr=1.0)
