@@ -5,7 +5,8 @@
 Weak scaling has `--rows` rows on each chip; strong scaling, with `--batch`, that many in all. Each
 step is compiled by the TPU compiler on a CPU (`launch.compile_check` says more of one); times are
 those of a roofline, with no communication hidden behind computation. `--save FILE` keeps a line of
-JSON for each slice, so that a table can be made in parts; `--table FILE` prints it.
+JSON for each slice, so that a table can be made in parts; `--table FILE` prints it. With `--plan`
+each slice has a process, which ends before code is generated.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import time
 
@@ -25,7 +27,7 @@ SLICES = {
 }
 
 
-def measured(config, name: str, quick: bool) -> dict:
+def measured(config, name: str, **how: bool) -> dict:
   """A slice's figures for the table; `error` in their place if the step does not fit."""
   from jaxcodec.training import sizing, topology
   from jaxcodec.training.collectives import seconds
@@ -34,7 +36,7 @@ def measured(config, name: str, quick: bool) -> dict:
   place = topology.slice_of(name)
   row = {"slice": name, "chips": len(place.devices), "batch": config.batch_size}
   try:
-    found = sizing.report(config, place, quick=quick)
+    found = sizing.report(config, place, **how)
   except sizing.TooLarge as error:
     return row | {"error": str(error)}
   return row | {
@@ -79,12 +81,17 @@ def main() -> int:
   parser.add_argument("--batch", type=int, help="in all: strong scaling")
   parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
   parser.add_argument("--quick", action="store_true", help="as of launch.compile_check")
+  parser.add_argument("--plan", action="store_true", help="as of launch.compile_check")
   parser.add_argument("--save", type=pathlib.Path)
   options = parser.parse_args()
   if options.table is not None:
     rows = [json.loads(line) for line in options.table.read_text().splitlines()]
     printed(sorted(rows, key=lambda row: (row["slice"].split(":")[0], row["chips"])))
     return 0
+  if options.plan and len(options.chips) > 1:
+    # The last `--chips` counts. A plan's compiler stops with its process alone.
+    calls = [[sys.executable, *sys.argv, "--chips", str(chips)] for chips in options.chips]
+    return max(subprocess.run(call, check=False).returncode for call in calls)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   sys.path.insert(0, str(ROOT))
   from launch import settings
@@ -94,7 +101,8 @@ def main() -> int:
   for chips in options.chips:
     batch = options.batch or options.rows * chips
     sized = dataclasses.replace(config, batch_size=batch)
-    rows.append(measured(sized, f"{options.chip}:{SLICES[options.chip][chips]}", options.quick))
+    name = f"{options.chip}:{SLICES[options.chip][chips]}"
+    rows.append(measured(sized, name, quick=options.quick, plan=options.plan))
     print(f"{rows[-1]}", file=sys.stderr, flush=True)
     if options.save is not None:
       with options.save.open("a") as file:
@@ -105,4 +113,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  status = main()
+  sys.stdout.flush()
+  os._exit(status)

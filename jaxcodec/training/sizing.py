@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxcodec.training import operations, sharding, topology
+from jaxcodec.training import operations, planning, sharding, topology
 from jaxcodec.training.collectives import Collective, collectives, seconds
 from jaxcodec.training.placed import arguments, placed_step
 from jaxcodec.training.tasks import Run
@@ -66,8 +66,14 @@ class Report:
     return self.communication_seconds / self.seconds
 
 
-def report(config: Run, place: topology.Slice, *, quick: bool = False) -> Report:
+def report(
+  config: Run, place: topology.Slice, *, quick: bool = False, plan: bool = False
+) -> Report:
   """Compiles the step of `config`; `quick` as of `topology.compiled`.
+
+  Args:
+    plan: whether to stop before code is generated (`planning.planned`); the program itself then
+      counts in no memory.
 
   Raises:
     TooLarge: if it does not fit in the chips' memory.
@@ -82,31 +88,33 @@ def report(config: Run, place: topology.Slice, *, quick: bool = False) -> Report
   state = _local_bytes(shapes, places)
   if state > place.chip.hbm_bytes:
     raise TooLarge(f"the state alone takes {state / 2**30:.2f} GiB of each chip")
+  chips = len(place.devices)
   with jax.set_mesh(mesh):
     traced = placed.step.trace(*arguments(config, placed, mesh))
+  lowered = traced.lower(lowering_platforms=("tpu",))
   try:
-    compiled = topology.compiled(traced.lower(lowering_platforms=("tpu",)), quick=quick)
+    program = (planning.planned if plan else planning.compiled)(lowered, quick=quick)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     raise TooLarge(_reason(str(error))) from None
-  memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
-  chips = len(place.devices)
-  sent = collectives(compiled.as_text(), chips)
+  if program.num_bytes > place.chip.hbm_bytes:
+    sizes = (size / 2**30 for size in (program.num_bytes, place.chip.hbm_bytes))
+    raise TooLarge("the step takes {:.2f}G of {:.2f}G of each chip".format(*sizes))
+  sent = collectives(program.text, chips)
   once = operations.flops(traced.jaxpr.jaxpr) / chips
-  flops = max(once, costs["flops"])
-  compute = max(flops / place.chip.flops, costs["bytes accessed"] / place.chip.hbm_bandwidth)
-  held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  flops = max(once, program.flops)
+  compute = max(flops / place.chip.flops, program.bytes_accessed / place.chip.hbm_bandwidth)
   return Report(
     place=place,
     parameters=sum(_local_bytes(getattr(shapes, n), getattr(places, n)) for n in weights),
     optimizer=sum(_local_bytes(getattr(shapes, n), getattr(places, n)) for n in optimizers),
     state=state,
-    activations=held - state + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+    activations=program.num_bytes - state,
     hbm_bytes=place.chip.hbm_bytes,
     flops=flops,
     traced=once,
-    bytes_accessed=costs["bytes accessed"],
+    bytes_accessed=program.bytes_accessed,
     sent=tuple(sent),
     compute_seconds=compute,
     communication_seconds=sum(seconds(one, place) for one in sent),
@@ -134,12 +142,12 @@ def remedies(config: Run, chips: int) -> Iterator[tuple[str, Run]]:
 
 
 def smaller(
-  config: Run, place: topology.Slice, *, quick: bool = False
+  config: Run, place: topology.Slice, *, quick: bool = False, plan: bool = False
 ) -> tuple[str, Report] | None:
-  """The first of `remedies` with which the step fits, and its report."""
+  """The first of `remedies` with which the step fits, and its report, as `report` gives it."""
   for setting, changed in remedies(config, len(place.devices)):
     try:
-      return setting, report(changed, place, quick=quick)
+      return setting, report(changed, place, quick=quick, plan=plan)
     except TooLarge:
       continue
   return None

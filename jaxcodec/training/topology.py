@@ -4,6 +4,7 @@ Needs the package libtpu of the installed jax (`jax[tpu]`), which holds the TPU 
 runs. The chips' figures: https://jax-ml.github.io/scaling-book/tpus/.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -93,14 +94,21 @@ def compiled(lowered, *, quick: bool = False):
     quick: whether the compiler shall spare itself effort, at the price of a program that is larger
       and moves more.
   """
-  changes = {"jax_persistent_cache_min_compile_time_secs": float("inf")}
+  with effort(quick):
+    return lowered.compile()
+
+
+@contextlib.contextmanager
+def effort(quick: bool):
+  """Within it the compiler works as `compiled` says."""
+  changes: dict[str, float | str] = {"jax_persistent_cache_min_compile_time_secs": float("inf")}
   if quick:
-    changes["jax_exec_time_optimization_effort"] = -1.0
+    changes["jax_optimization_level"] = "O0"
   before = {name: jax.config.values[name] for name in changes}
   try:
     for name, value in changes.items():
       jax.config.update(name, value)
-    return lowered.compile()
+    yield
   finally:
     for name, value in before.items():
       jax.config.update(name, value)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import importlib.util
+import math
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
 
-from jaxcodec.training import sizing, topology
+from jaxcodec.training import planning, sharding, sizing, topology
 from jaxcodec.training.collectives import Collective, collectives, seconds
 from jaxcodec.training.config import Mesh
 from launch import compile_check
@@ -84,6 +87,29 @@ def test_three_configurations_compile_for_four_chips(topology_name, changes):
   if "mesh" in changes:
     assert any(one.kind in ("all-gather", "reduce-scatter") for one in found.sent)
   assert 0 < found.communication < 1
+
+
+@needs_compiler
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="earlier jaxlibs count fewer bytes")
+def test_a_plan_says_what_is_compiled():
+  place, shape = topology.slice_of("v5e:2x2"), (4096, 128)
+  mesh = sharding.make_mesh(Mesh(), place.devices)
+  rows = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding.batch_sharding(mesh))
+  lowered = jax.jit(lambda x: (jnp.tanh(x @ x.T).sum(), x * 2)).lower(rows)
+  plan, program = planning.planned(lowered), planning.compiled(lowered)
+  assert plan.flops == program.flops
+  # Scalars count padded in one and bare in the other.
+  np.testing.assert_allclose(plan.bytes_accessed, program.bytes_accessed, rtol=1e-3)
+  assert collectives(plan.text, 4) == collectives(program.text, 4) != []
+  # Of what goes in and comes out alone, and all with the code.
+  assert 2 * 4 * math.prod(shape) / 4 <= plan.num_bytes < program.num_bytes
+
+
+@needs_compiler
+@pytest.mark.skipif(jax.__version_info__ >= (0, 12), reason="newer ones make plans")
+def test_an_older_jax_makes_no_plan(capsys):
+  assert compile_check.main(["--config", MICRO, "--topology", "v5e:2x2", "--plan"]) == 2
+  assert "a plan needs jax 0.12 or later" in capsys.readouterr().err
 
 
 @needs_compiler
