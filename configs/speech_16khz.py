@@ -25,6 +25,7 @@ def get_config() -> Train:
     num_lstm_layers=0,
     pad_mode="zero",
     conv_shortcut=False,
+    steady=True,
   )
   codec = Encodec(
     net=net,

@@ -10,10 +10,16 @@ import numpy as np
 
 
 def module_config(module: Any, *, defaults: bool = True) -> dict[str, Any]:
-  """The attributes of a module or a dataclass as JSON values, with or without those left alone."""
+  """The attributes of a module or a dataclass as JSON values, with or without those left alone.
+
+  Without, those are left out as well that a codec is the same codec with or without; their fields
+  have `identity: False` in their metadata.
+  """
   config: dict[str, Any] = {}
   for field in dataclasses.fields(module):
     value = getattr(module, field.name)
+    if not defaults and not field.metadata.get("identity", True):
+      continue
     if field.name not in ("parent", "name") and (defaults or value != field.default):
       nested = dataclasses.is_dataclass(value)
       config[field.name] = module_config(value, defaults=defaults) if nested else value

@@ -68,6 +68,10 @@ class Encodec(SoundCodec):
     return -(-self.segment_length // self.hop_length)
 
   @property
+  def steady(self) -> bool:
+    return self.net.steady
+
+  @property
   def causal(self) -> bool:
     return self.net.causal
 
@@ -231,7 +235,7 @@ class Encodec(SoundCodec):
     scales = jnp.sqrt(power) + 1e-8
 
     def encode(x, length):
-      z, _ = self.encoder(x, None, True, length)
+      z, _ = self.encoded(x, None, True, length)
       return self.quantizer.encode(z, num_codebooks)
 
     return ScaledCodes(_map_segments(encode, x / scales[..., None, None], sizes), scales)

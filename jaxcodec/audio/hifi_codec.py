@@ -117,7 +117,7 @@ class HiFiCodec(SoundCodec):
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % hop), (0, 0)))
     # Zeros that fill up a frame belong to the row.
     length = None if length is None else -(-length // hop) * hop
-    z, state = self.encoder(x, state, final, length)
+    z, state = self.encoded(x, state, final, length)
     return self.quantizer.encode(z, num_codebooks // self.num_groups), state
 
 

@@ -1,5 +1,6 @@
 """What every sound codec offers to `jaxcodec.codec`; a system's file adds its networks."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxcodec.layers.reach import Reach
+from jaxcodec.layers.steady import steadily
 
 
 class SoundCodec(nn.Module):
@@ -99,6 +101,14 @@ class SoundCodec(nn.Module):
     raise NotImplementedError
 
   @property
+  def steady(self) -> bool:
+    """Whether, on a CPU, codes are the same to the last bit however a signal is cut or batched.
+
+    Long sums are then taken in parts (`functional.steady_conv`), which costs wide networks time.
+    """
+    return False
+
+  @property
   def piece_seconds(self) -> float:
     """Of a causal codec's signal on a CPU: how much is in work at a time (see `pieces`)."""
     return 10.0
@@ -131,6 +141,11 @@ class SoundCodec(nn.Module):
     """What the quantizer is given for a whole signal, [B, F, D]; nothing is padded."""
     return self.encoder(x)[0]
 
+  def encoded(self, x, state=None, final: bool = True, length=None):
+    """What the quantizer is given for a signal's next part, and the encoder's state after it."""
+    with nn.intercept_methods(steadily) if self.steady else contextlib.nullcontext():
+      return self.encoder(x, state, final, length)
+
   def signal(self, z):
     """[B, F, D] -> [B, T, C], as the decoder gives it."""
     return self.decoder(z)[0]
@@ -150,7 +165,7 @@ class SoundCodec(nn.Module):
       # At the input and not in every layer, unless a row ends before.
       x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % self.hop_length), (0, 0)))
     length = None if self.pads_with_zeros else length
-    z, state = self.encoder(x, state, final, length)
+    z, state = self.encoded(x, state, final, length)
     return self.quantizer.encode(z, num_codebooks), state
 
   def decode_chunk(self, codes, state, *, final: bool, length=None):

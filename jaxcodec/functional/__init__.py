@@ -35,6 +35,7 @@ from jaxcodec.functional.conv import (
   same_conv as same_conv,
   same_conv_transpose as same_conv_transpose,
   same_depthwise_conv as same_depthwise_conv,
+  steady_conv as steady_conv,
 )
 from jaxcodec.functional.diffusion import (
   Schedule as Schedule,

@@ -7,6 +7,7 @@ None that all do: a row's result is then that of the row cut to its length, foll
 meaning.
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -27,6 +28,59 @@ def conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1, groups: in
     feature_group_count=groups,
   )
   return y if bias is None else y + bias
+
+
+def steady_conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1):
+  """As `conv`; on a CPU the last bit of an output depends on its inputs alone, not on T nor B.
+
+  How XLA splits a long sum depends on how many there are, so products are added up a few hundred at
+  a time.
+  """
+  y = jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_in_parts, stride=stride, dilation=dilation),
+    default=functools.partial(conv, stride=stride, dilation=dilation),
+  )
+  return y if bias is None else y + bias
+
+
+# Eigen, which XLA calls on CPUs, splits no shorter sum over threads or for its cache.
+_LONGEST_SUM = 128
+
+
+def _in_parts(x, kernel, *, stride: int, dilation: int):
+  width, features, out = kernel.shape
+  steps = (x.shape[1] - (width - 1) * dilation - 1) // stride + 1
+  if width * features <= _LONGEST_SUM:
+    return _in_one(x, kernel, stride, dilation)
+  if stride > 1 and dilation == 1:
+    # As many steps side by side as a stride has.
+    groups = -(-width // stride)
+    kernel = jnp.pad(kernel, ((0, groups * stride - width), (0, 0), (0, 0)))
+    length = (steps + groups - 1) * stride
+    x = jnp.pad(x, ((0, 0), (0, max(0, length - x.shape[1])), (0, 0)))[:, :length]
+    width, features, stride = groups, stride * features, 1
+    x, kernel = x.reshape(len(x), -1, features), kernel.reshape(width, features, out)
+  together = max(1, _LONGEST_SUM // features)
+  size = -(-features // -(-features // _LONGEST_SUM))
+  found = []
+  for start in range(0, width, together):
+    taps = kernel[start : start + together]
+    span = (len(taps) - 1) * dilation + (steps - 1) * stride + 1
+    seen = x[:, start * dilation :][:, :span]
+    for part in range(0, features, size):
+      columns = slice(part, part + size)
+      found.append(_in_one(seen[..., columns], taps[:, columns], stride, dilation))
+  return sum(found[1:], found[0])
+
+
+def _in_one(x, kernel, stride: int, dilation: int):
+  """`conv` of a sum that is not split; of one step as well, which is no product of matrices."""
+  width, _, out = kernel.shape
+  if len(x) == 1 and x.shape[1] == (width - 1) * dilation + 1:
+    return conv(x[:, ::dilation].reshape(1, 1, -1), kernel.reshape(1, -1, out))
+  return conv(x, kernel, stride=stride, dilation=dilation)
 
 
 def conv_transpose(x, kernel, bias=None, *, stride: int, groups: int = 1):
@@ -50,6 +104,7 @@ def causal_conv(
   stride: int = 1,
   dilation: int = 1,
   groups: int = 1,
+  steady: bool = False,
   pad_mode: PadMode = "zero",
   final: bool = True,
   length=None,
@@ -58,6 +113,7 @@ def causal_conv(
 
   Args:
     x: `[B, T, in]`, the next part of the signal.
+    steady: whether it is `steady_conv`, which has no groups.
     state: the `span - stride` samples before `x`, `[B, span - stride, in]`; unless `pad_mode` is
       "zero", in a pair with whether each row has begun, bool `[B]`. None at the signal's start,
       and all zeros are a start too.
@@ -93,7 +149,10 @@ def causal_conv(
     padded = jnp.where(state[1][:, None, None], go_on(state[0]), start())
   end = padded.shape[1] - extra
   before = padded[:, end - past : end]
-  y = conv(padded, kernel, bias, stride=stride, dilation=dilation, groups=groups)
+  if steady:
+    y = steady_conv(padded, kernel, bias, stride=stride, dilation=dilation)
+  else:
+    y = conv(padded, kernel, bias, stride=stride, dilation=dilation, groups=groups)
   return y, before if pad_mode == "zero" else (before, jnp.ones(x.shape[0], bool))
 
 
@@ -105,6 +164,7 @@ def same_conv(
   *,
   stride: int = 1,
   dilation: int = 1,
+  steady: bool = False,
   pad_mode: PadMode = "zero",
   final: bool = True,
   length=None,
@@ -115,6 +175,7 @@ def same_conv(
   for its latest input: the first part of a signal gives fewer steps than its share, the last more.
 
   Args:
+    steady: whether it is `steady_conv`.
     state: the inputs that outputs to come still need.
 
   Returns:
@@ -139,7 +200,8 @@ def same_conv(
   steps = (padded.shape[1] - span) // stride + 1
   if steps < 1:
     return jnp.zeros((x.shape[0], 0, kernel.shape[2]), x.dtype), padded
-  y = conv(padded, kernel, bias, stride=stride, dilation=dilation)
+  summed = steady_conv if steady else conv
+  y = summed(padded, kernel, bias, stride=stride, dilation=dilation)
   return y, padded[:, steps * stride :]
 
 

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from jaxcodec.functional.conv import steady_conv
 
-def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
+
+def lstm(x, input_kernel, recurrent_kernel, bias, state=None, *, steady: bool = False):
   """One LSTM layer: x [B, T, D] -> (y [B, T, H], state), gates in the order i, f, g, o.
 
   It has a gradient in reverse mode alone.
@@ -14,12 +16,20 @@ def lstm(x, input_kernel, recurrent_kernel, bias, state=None):
     recurrent_kernel: `[H, 4H]`.
     bias: `[4H]`.
     state: `(h, c)`, each `[B, H]`; None for zeros.
+    steady: whether, on a CPU, the last bit of y depends neither on T nor B (`conv.steady_conv`).
   """
   if state is None:
     zeros = jnp.zeros((x.shape[0], recurrent_kernel.shape[0]), x.dtype)
     state = (zeros, zeros)
-  gates = jnp.moveaxis(x @ input_kernel + bias, 1, 0)
-  y, state = _recur(gates, recurrent_kernel, state)
+  product = steady_conv(x, input_kernel[None]) if steady else x @ input_kernel
+  gates = jnp.moveaxis(product + bias, 1, 0)
+  if steady and len(x) == 1:
+    # A row alone would be multiplied in another way.
+    twice = jnp.repeat(gates, 2, axis=1), jax.tree.map(lambda s: jnp.repeat(s, 2, axis=0), state)
+    y, state = _recur(twice[0], recurrent_kernel, twice[1])
+    y, state = y[:, :1], jax.tree.map(lambda s: s[:1], state)
+  else:
+    y, state = _recur(gates, recurrent_kernel, state)
   return jnp.moveaxis(y, 0, 1), state
 
 

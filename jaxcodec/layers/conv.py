@@ -43,12 +43,13 @@ class Conv1d(nn.Module):
     return steps // self.stride
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True, length=None):
+  def __call__(self, x, state=None, final: bool = True, length=None, steady: bool = False):
     shape = _kernel_shape(self, x)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     window: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
     window |= {"pad_mode": self.pad_mode, "final": final, "length": length}
+    window |= {"steady": steady and self.groups == 1}
     if self.causal:
       y, after = F.causal_conv(x, kernel, bias, state, groups=self.groups, **window)
     else:

@@ -18,12 +18,13 @@ class LSTM(nn.Module):
   num_layers: int
 
   @nn.compact
-  def __call__(self, x, state=None, final: bool = True, length=None):
+  def __call__(self, x, state=None, final: bool = True, length=None, steady: bool = False):
     del final, length  # Nothing is padded, and no step sees a later one.
     y, states = x, []
     for i in range(self.num_layers):
       before = None if state is None else state[i]
-      y, after = F.lstm(y, *_weights(self, x.shape[-1], x.shape[-1], str(i)), before)
+      weights = _weights(self, x.shape[-1], x.shape[-1], str(i))
+      y, after = F.lstm(y, *weights, before, steady=steady)
       states.append(after)
     return y + x, tuple(states)
 

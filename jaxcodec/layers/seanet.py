@@ -26,6 +26,8 @@ class SEANetConfig:
     num_lstm_layers: 0 for none.
     causal, pad_mode, norm: see `Conv1d`.
     conv_shortcut: whether a residual block's skip is a 1x1 convolution, or the identity.
+    steady: whether codes are, on a CPU, the same to the last bit however a signal is cut or batched
+      (`SoundCodec.encoded`); of causal networks.
   """
 
   channels: int = 1
@@ -43,6 +45,7 @@ class SEANetConfig:
   pad_mode: F.PadMode = "reflect"
   norm: Norm = None
   conv_shortcut: bool = True
+  steady: bool = dataclasses.field(default=False, metadata={"identity": False})
 
   def conv(self, features: int, kernel_size: int, name: str, **window: int) -> Conv1d:
     """A convolution with this configuration's padding and norm."""

@@ -21,8 +21,10 @@ def scores(z: jax.Array, codebook: jax.Array, bias: jax.Array) -> jax.Array:
 
   With |e_k|^2 for a bias it is the squared distance less |z|^2, which is the same for every entry.
   """
-  inner = jnp.matmul(z, codebook.T, precision=jax.lax.Precision.HIGHEST)
-  return bias - 2 * inner
+  # On CPUs a row alone is multiplied in another way, and rounds as it does not among others.
+  rows = jnp.concatenate([z, z]) if len(z) == 1 else z
+  inner = jnp.matmul(rows, codebook.T, precision=jax.lax.Precision.HIGHEST)
+  return bias - 2 * inner[: len(z)]
 
 
 def first_least(values: jax.Array) -> tuple[jax.Array, jax.Array]:
