@@ -78,7 +78,7 @@ def drawn(model: StatefulConformer):
     return spread * max(inputs, 1) ** -0.5 if leaf.ndim > 1 else 0.1 * spread
 
   # On the device: NumPy's would be copied there with every chunk, 460 MB of the published network.
-  return jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(draw, shapes_of(model)))
+  return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes_of(model)))
 
 
 def work(model: StatefulConformer, left: int, right: int) -> tuple[float, float]:
