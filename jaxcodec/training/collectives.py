@@ -1,5 +1,6 @@
 """What chips send each other in a compiled program, read from its HLO, and how long it takes."""
 
+import functools
 import math
 import re
 from collections import defaultdict
@@ -13,7 +14,9 @@ _CALL = re.compile(r" (" + "|".join(_KINDS) + r")(-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_BRANCHES = re.compile(
+  r"branch_computations=\{([^}]*)\}|true_computation=(\S+?), false_computation=([\w.\-%]+)"
+)
 
 
 class Collective(NamedTuple):
@@ -33,12 +36,18 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str, chips: int) -> list[Collective]:
-  """The collectives of a program's text; those within loops count as often as the loop runs."""
+  """The collectives of a program's text; those within loops count as often as the loop runs.
+
+  Of branches the one counts that sends most.
+  """
   found, edges, limits, entry = _read(hlo, chips)
-  times = _times(edges, limits, entry)
+  sent: dict[str, int] = defaultdict(int)
+  for computation, _, group, num_bytes in found:
+    sent[computation] += num_bytes if group > 1 else 0
+  times = _times(edges, limits, sent, entry)
   totals: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
   for computation, kind, group, num_bytes in found:
-    if group > 1:
+    if group > 1 and times[computation]:
       totals[kind, group][0] += times[computation]
       totals[kind, group][1] += times[computation] * num_bytes
   return [Collective(*key, *value) for key, value in sorted(totals.items())]
@@ -66,10 +75,10 @@ def seconds(collective: Collective, place: Slice) -> float:
 
 
 def _read(hlo: str, chips: int):
-  """Collectives by computation, who calls whom how often, limits of loops, the entry's name."""
+  """Collectives by computation, who calls one of whom how often, limits of loops, the entry."""
   found: list[tuple[str, str, int, int]] = []
   limits: dict[str, int] = {}
-  edges: dict[str, list[tuple[str, str]]] = defaultdict(list)
+  edges: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
   here = entry = ""
   for line in hlo.splitlines():
     header = _HEADER.match(line)
@@ -84,9 +93,11 @@ def _read(hlo: str, chips: int):
       names = dict(re.findall(r"(body|condition)=%?([\w.\-]+)", line))
       for name in _CALLED.findall(line):
         loop = names["condition"] if name == names.get("body") else ""
-        edges[here].append((name, loop))
-      for names_of_branches in _BRANCHES.findall(line):
-        edges[here] += [(name.strip().lstrip("%"), "") for name in names_of_branches.split(",")]
+        edges[here].append(((name,), loop))
+    branches = _BRANCHES.search(line)
+    if branches:
+      listed = branches[1].split(",") if branches[1] else branches.groups()[1:]
+      edges[here].append((tuple(name.strip().lstrip("%") for name in listed), ""))
     call = _CALL.search(line)
     if call:
       kind, started = call[1], bool(call[2])
@@ -95,14 +106,23 @@ def _read(hlo: str, chips: int):
   return found, edges, limits, entry
 
 
-def _times(edges, limits, entry: str) -> dict[str, int]:
+def _times(edges, limits, sent, entry: str) -> dict[str, int]:
   """How often each computation runs: a loop's limit is the largest constant of its condition."""
   times: dict[str, int] = defaultdict(int)
 
+  def repeated(condition: str) -> int:
+    return limits.get(condition, 1) if condition else 1
+
+  @functools.cache
+  def weight(name: str) -> int:
+    """Bytes that it sends with all that it calls."""
+    called = (repeated(loop) * max(map(weight, names)) for names, loop in edges.get(name, ()))
+    return sent.get(name, 0) + sum(called)
+
   def visit(name: str, count: int) -> None:
     times[name] += count
-    for callee, condition in edges.get(name, ()):
-      visit(callee, count * (limits.get(condition, 1) if condition else 1))
+    for names, loop in edges.get(name, ()):
+      visit(max(names, key=weight), count * repeated(loop))
 
   visit(entry, 1)
   return times
