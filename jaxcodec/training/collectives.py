@@ -31,9 +31,11 @@ class Collective(NamedTuple):
 
 
 def collectives(module: Module, chips: int) -> list[Collective]:
-  """The collectives of a program; those within loops count as often as the loop runs."""
-  times = module.times(applied=True)
-  totals: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
+  """The collectives of a program; those within loops count as often as the loop runs.
+
+  Of branches the one counts that sends most.
+  """
+  sent: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
   for name, instructions in module.computations.items():
     for one in instructions:
       kind = one.opcode.removesuffix("-start")
@@ -45,8 +47,14 @@ def collectives(module: Module, chips: int) -> list[Collective]:
         # As TPUs' compiler writes it: a sum of which each chip takes its part.
         kind = "reduce-scatter"
       if group > 1:
-        totals[kind, group][0] += times[name]
-        totals[kind, group][1] += times[name] * num_bytes
+        sent[name].append((kind, group, num_bytes))
+  weights = {name: sum(size for *_, size in found) for name, found in sent.items()}
+  times = module.times(weights, applied=True)
+  totals: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
+  for name in sent.keys() & times.keys():
+    for kind, group, num_bytes in sent[name]:
+      totals[kind, group][0] += times[name]
+      totals[kind, group][1] += times[name] * num_bytes
   return [Collective(*key, *value) for key, value in sorted(totals.items())]
 
 

@@ -4,14 +4,16 @@ import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (?=(\()?)")
 _OPCODE = re.compile(r" ([\w\-]+)\(")
 _CALLED = re.compile(r"(calls|to_apply|body|condition)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_BRANCHES = re.compile(
+  r"branch_computations=\{([^}]*)\}|true_computation=(\S+?), false_computation=([\w.\-%]+)"
+)
 _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 
@@ -50,9 +52,12 @@ class Instruction(NamedTuple):
     """Computations by how they are called, such as "body"; all of them if not said how."""
     return [name for kind, name in _CALLED.findall(self.rest) if not kinds or kind in kinds]
 
-  def branches(self) -> list[str]:
-    found = _BRANCHES.findall(self.rest)
-    return [name.strip().lstrip("%") for names in found for name in names.split(",")]
+  def branches(self) -> tuple[str, ...]:
+    found = _BRANCHES.search(self.rest)
+    if found is None:
+      return ()
+    names = found[1].split(",") if found[1] else found.groups()[1:]
+    return tuple(name.strip().lstrip("%") for name in names)
 
 
 class Module(NamedTuple):
@@ -66,32 +71,38 @@ class Module(NamedTuple):
   computations: dict[str, list[Instruction]]
   entry: str
 
-  def times(self, *, applied: bool) -> dict[str, int]:
+  def times(self, weights: Mapping[str, int], *, applied: bool) -> dict[str, int]:
     """How often computations run; a loop's limit is the largest constant of its condition.
 
     Args:
+      weights: of computations: of branches the heaviest runs, with all that it calls.
       applied: whether those that instructions apply, such as a fusion's, count as well.
     """
     times: dict[str, int] = defaultdict(int)
 
+    @functools.cache
+    def weight(name: str) -> int:
+      callees = self._callees(name, applied)
+      return weights.get(name, 0) + sum(count * max(map(weight, names)) for names, count in callees)
+
     def visit(name: str, count: int) -> None:
       times[name] += count
-      for callee, more in self._callees(name, applied):
-        visit(callee, count * more)
+      for names, more in self._callees(name, applied):
+        visit(max(names, key=weight), count * more)
 
     visit(self.entry, 1)
     return times
 
-  def _callees(self, name: str, applied: bool) -> Iterable[tuple[str, int]]:
+  def _callees(self, name: str, applied: bool) -> Iterable[tuple[tuple[str, ...], int]]:
+    """Computations of which one runs, and how often."""
     for instruction in self.computations.get(name, ()):
-      limits = [self._limit(other) for other in instruction.called("condition")]
+      conditions = instruction.called("condition")
       for body in instruction.called("body"):
-        yield body, limits[0]
-      others = instruction.called("condition") + instruction.branches()
-      if applied:
-        others += instruction.called("calls", "to_apply")
-      for callee in others:
-        yield callee, 1
+        yield (body,), self._limit(conditions[0])
+      for callee in conditions + (instruction.called("calls", "to_apply") if applied else []):
+        yield (callee,), 1
+      if instruction.branches():
+        yield instruction.branches(), 1
 
   def _limit(self, condition: str) -> int:
     constants = (i for i in self.computations.get(condition, ()) if i.opcode == "constant")
@@ -114,6 +125,7 @@ def read(text: str) -> Module:
       start = found.end()
       end = _closed(line, start + 1) if found[3] else line.index(" ", start)
       opcode = _OPCODE.match(line, end)
+      assert opcode is not None, line
       rest = line[opcode.end() :]
       operands = tuple(re.findall(r"%([\w.\-]+(?:#\d+)?)", rest[: _closed(rest, 0) - 1]))
       one = Instruction(found[2], line[start:end], opcode[1], operands, rest, bool(found[1]))

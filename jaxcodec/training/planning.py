@@ -5,6 +5,7 @@ collectives but the code's own size. The compiler has no way to leave it out; wh
 by then it writes to a folder where it is asked to.
 """
 
+import math
 import pathlib
 import re
 import tempfile
@@ -12,6 +13,7 @@ import threading
 from typing import NamedTuple
 
 import jax
+from jax._src import config
 from jaxlib import xla_client
 
 from jaxcodec.training import topology
@@ -48,8 +50,11 @@ def planned(lowered, *, quick: bool = False) -> Program:
   failed: list[Exception] = []
 
   def compile_into(folder):
+    options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
     try:
-      lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+      # Of this thread, which may end after `effort` has.
+      with config.persistent_cache_min_compile_time_secs(math.inf):
+        lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
       failed.append(error)
 

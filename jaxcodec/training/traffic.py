@@ -25,10 +25,20 @@ _KERNEL = 'custom_call_target="tpu_custom_call"'
 
 
 def traffic(module: Module) -> int:
-  """Bytes of a step; those within loops count as often as the loop runs."""
-  times = module.times(applied=False)
-  found = {name: _Computation(module, name) for name in times}
-  return sum(count * found[name].num_bytes() for name, count in times.items())
+  """Bytes of a step; those within loops count as often as the loop runs, of branches the most."""
+  sizes: dict[str, int] = {}
+
+  def measure(name: str) -> None:
+    if name in sizes:
+      return
+    sizes[name] = _Computation(module, name).num_bytes()
+    for one in module.computations.get(name, ()):
+      for callee in (*one.called("body", "condition"), *one.branches()):
+        measure(callee)
+
+  measure(module.entry)
+  times = module.times(sizes, applied=False)
+  return sum(count * sizes[name] for name, count in times.items())
 
 
 class _Computation:
@@ -89,9 +99,7 @@ class _Computation:
   def read_of(self, index: int) -> int:
     """Bytes that a fused computation reads of a parameter."""
     (parameter,) = (
-      i
-      for i in self.instructions
-      if i.opcode == "parameter" and i.rest.startswith(f"{index})")
+      i for i in self.instructions if i.opcode == "parameter" and i.rest.startswith(f"{index})")
     )
     return self._read(parameter.name)
 

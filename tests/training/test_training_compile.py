@@ -51,6 +51,37 @@ def test_collectives_are_counted_as_often_as_loops_run():
   ]
 
 
+# Either branch sends; a conditional is written in two ways.
+BRANCHES = """
+HloModule m
+
+%few (p: f32[8]) -> f32[8] {
+  ROOT %r = f32[8]{0} all-gather(%p), replica_groups=[1,4]<=[4], dimensions={0}
+}
+
+%inner (p: f32[8]) -> f32[8] {
+  ROOT %r = f32[16]{0} all-reduce(%p), replica_groups=[1,4]<=[4], to_apply=%sum
+}
+
+%many (p: f32[8]) -> f32[8] {
+  ROOT %r = f32[16]{0} call(%p), to_apply=%inner
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %c = f32[8]{0} conditional(%i, %x, %x), CALLS
+}
+"""
+
+
+@pytest.mark.parametrize(
+  "calls",
+  ["branch_computations={%few, %many}", "true_computation=%few, false_computation=%many"],
+)
+def test_of_branches_the_one_that_sends_most_is_counted(calls):
+  program = hlo.read(BRANCHES.replace("CALLS", calls))
+  assert collectives(program, 4) == [Collective("all-reduce", 4, 1, 64)]
+
+
 # As TPUs' compiler writes a sum of which each chip takes a part, and a gathering that goes on while
 # others compute.
 OVERLAPPED = """
