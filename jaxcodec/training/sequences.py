@@ -19,7 +19,7 @@ from jaxcodec.audio.code_transformer import CodeTransformer
 from jaxcodec.data.codes import Codes
 from jaxcodec.layers.encoder_decoder import Layer
 from jaxcodec.training.config import Adam, Mesh
-from jaxcodec.training.sharding import BATCH, gathered
+from jaxcodec.training.sharding import BATCH, gathered, rows_apart
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
@@ -143,7 +143,7 @@ def _by_rows(call, args, kwargs, context):
 
   Within a mesh alone, the one that `jax.set_mesh` names.
   """
-  found = call(*args, **kwargs)
+  found = rows_apart(call, args, kwargs, context)
   if not isinstance(context.module, Layer | LmLayer) or jax.sharding.get_abstract_mesh().empty:
     return found
   # The scan over layers is met here as well, with results of its own.

@@ -42,7 +42,7 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def rows_apart(call, args, kwargs, context):
-  """For `nn.intercept_methods`: each device attends to the rows of a batch that lie on it.
+  """For `nn.intercept_methods`: each device attends to the rows and heads that lie on it.
 
   XLA cannot split the kernel of attention over devices. Left to itself it takes the plain form, a
   program that is several times as large. Within a mesh alone, the one that `jax.set_mesh` names.
@@ -50,7 +50,10 @@ def rows_apart(call, args, kwargs, context):
   mesh = jax.sharding.get_abstract_mesh()
   if not isinstance(context.module, Attend) or mesh.empty:
     return call(*args, **kwargs)
-  return jax.shard_map(kernels.attention, mesh=mesh, in_specs=BATCH, out_specs=BATCH)(*args)
+  attention = functools.partial(kernels.attention, mask=context.module.mask)
+  divides = all(x.shape[2] % mesh.shape["model"] == 0 for x in args)
+  place = P(*BATCH, None, "model") if divides else BATCH
+  return jax.shard_map(attention, mesh=mesh, in_specs=place, out_specs=place)(*args)
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
