@@ -34,7 +34,7 @@ def get_config() -> TrainCodes:
       weight_decay=0.1,
       clip_norm=1.0,
     ),
-    mesh=dataclasses.replace(MESH, data=1, fsdp=-1),
+    mesh=dataclasses.replace(MESH, data=1, fsdp=-1, gather_once=True),
   )
 
 

@@ -209,6 +209,8 @@ def speed() -> None:
         # The one neuron of a memory is to fire.
         arrays["scale"] = np.abs(arrays["scale"]) + 1.0
         arrays["bias"] += float(layer.endswith("memory_input_norm"))
+    # On the device: NumPy's would be copied there with every frame.
+    params = jax.device_put(params)
     run = jax.jit(
       lambda params, mel, state, final, model=model: model.apply(
         {"params": params}, mel, state, final

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import pallas_kernels as kernels
 from jaxcodec import functional as F
+from jaxcodec.layers.attend import Attend
 from pallas_kernels.attention import Causal
 
 PATTERNS = {"flat": F.flat_pattern, "parallel": F.parallel_pattern, "delay": F.delay_pattern}
@@ -81,7 +81,7 @@ class LmLayer(nn.Module):
     y = _norm("attention_norm")(x)
     q, k, v = (heads(y, name) for name in ("query", "key", "value"))
     if cache is None:
-      y = kernels.attention(q, k, v, mask=Causal())
+      y = Attend(Causal())(q, k, v)
     else:
       write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=1)
       keys, values = map(write, cache[:2], (k, v))

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 import pallas_kernels as kernels
+from jaxcodec.layers.attend import Attend
 from pallas_kernels.attention import Causal, Mask
 
 
@@ -63,7 +64,7 @@ class Attention(nn.Module):
     if memory is None:
       steps = jnp.arange(x.shape[1])
       q, k = (kernels.rotary(part, steps, config.base) for part in (q, k))
-    y = kernels.attention(q, k, v, mask=self.mask)
+    y = Attend(self.mask)(q, k, v)
     return nn.Dense(config.width, use_bias=False, name="out")(y.reshape(*x.shape[:2], -1))
 
 

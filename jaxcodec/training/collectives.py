@@ -5,15 +5,13 @@ import re
 from collections import defaultdict
 from typing import NamedTuple
 
+from jaxcodec.training.hlo import Instruction, Module
 from jaxcodec.training.topology import Slice
 
 _HOP_SECONDS = 1e-6
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_CALL = re.compile(r" (" + "|".join(_KINDS) + r")(-start)?\(")
-_SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
-_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+# One that goes on while others compute is written again in each of them.
+_CONTINUED = re.compile(r'"flag_end":"\d')
 
 
 class Collective(NamedTuple):
@@ -32,15 +30,31 @@ class Collective(NamedTuple):
   num_bytes: int
 
 
-def collectives(hlo: str, chips: int) -> list[Collective]:
-  """The collectives of a program's text; those within loops count as often as the loop runs."""
-  found, edges, limits, entry = _read(hlo, chips)
-  times = _times(edges, limits, entry)
+def collectives(module: Module, chips: int) -> list[Collective]:
+  """The collectives of a program; those within loops count as often as the loop runs.
+
+  Of branches the one counts that sends most.
+  """
+  sent: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+  for name, instructions in module.computations.items():
+    for one in instructions:
+      kind = one.opcode.removesuffix("-start")
+      if kind not in _KINDS or _CONTINUED.search(one.rest):
+        continue
+      group = _group(one.rest, kind, chips)
+      num_bytes = _num_bytes(one, kind, group)
+      if name.startswith("all-reduce-scatter"):
+        # As TPUs' compiler writes it: a sum of which each chip takes its part.
+        kind = "reduce-scatter"
+      if group > 1:
+        sent[name].append((kind, group, num_bytes))
+  weights = {name: sum(size for *_, size in found) for name, found in sent.items()}
+  times = module.times(weights, applied=True)
   totals: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
-  for computation, kind, group, num_bytes in found:
-    if group > 1:
-      totals[kind, group][0] += times[computation]
-      totals[kind, group][1] += times[computation] * num_bytes
+  for name in sent.keys() & times.keys():
+    for kind, group, num_bytes in sent[name]:
+      totals[kind, group][0] += times[name]
+      totals[kind, group][1] += times[name] * num_bytes
   return [Collective(*key, *value) for key, value in sorted(totals.items())]
 
 
@@ -65,62 +79,14 @@ def seconds(collective: Collective, place: Slice) -> float:
   return 2 * once if kind == "all-reduce" else once
 
 
-def _read(hlo: str, chips: int):
-  """Collectives by computation, who calls whom how often, limits of loops, the entry's name."""
-  found: list[tuple[str, str, int, int]] = []
-  limits: dict[str, int] = {}
-  edges: dict[str, list[tuple[str, str]]] = defaultdict(list)
-  here = entry = ""
-  for line in hlo.splitlines():
-    header = _HEADER.match(line)
-    if header:
-      here = header[2]
-      entry = here if header[1] else entry
-      continue
-    if " constant(" in line:
-      number = re.search(r"s32\[\]\S* constant\((\d+)\)", line)
-      limits[here] = max(limits.get(here, 1), int(number[1])) if number else limits.get(here, 1)
-    if "=%" in line:
-      names = dict(re.findall(r"(body|condition)=%?([\w.\-]+)", line))
-      for name in _CALLED.findall(line):
-        loop = names["condition"] if name == names.get("body") else ""
-        edges[here].append((name, loop))
-      for names_of_branches in _BRANCHES.findall(line):
-        edges[here] += [(name.strip().lstrip("%"), "") for name in names_of_branches.split(",")]
-    call = _CALL.search(line)
-    if call:
-      kind, started = call[1], bool(call[2])
-      group = _group(line, kind, chips)
-      found.append((here, kind, group, _num_bytes(line[: call.start()], kind, started, group)))
-  return found, edges, limits, entry
-
-
-def _times(edges, limits, entry: str) -> dict[str, int]:
-  """How often each computation runs: a loop's limit is the largest constant of its condition."""
-  times: dict[str, int] = defaultdict(int)
-
-  def visit(name: str, count: int) -> None:
-    times[name] += count
-    for callee, condition in edges.get(name, ()):
-      visit(callee, count * (limits.get(condition, 1) if condition else 1))
-
-  visit(entry, 1)
-  return times
-
-
-def _num_bytes(result: str, kind: str, started: bool, group: int) -> int:
-  shapes = [(d, s) for d, s in _SHAPE.findall(result.split(" = ", 1)[-1]) if d != "token"]
-  total = sum(_width(d) * math.prod(int(n) for n in s.split(",") if n) for d, s in shapes)
+def _num_bytes(one: Instruction, kind: str, group: int) -> int:
+  total = sum(array.num_bytes for array in one.arrays())
+  started = one.opcode.endswith("-start")
   if started and kind == "all-gather":  # Holds what is gathered as well.
     return total * group // (group + 1)
   if started and kind == "collective-permute":
     return total // 2
   return total * group if kind == "reduce-scatter" else total
-
-
-def _width(dtype: str) -> int:
-  digits = re.search(r"\d+", dtype)
-  return max(1, int(digits[0]) // 8) if digits else 1
 
 
 def _group(line: str, kind: str, chips: int) -> int:

@@ -202,6 +202,8 @@ class Mesh:
     rules: (regular expression of a parameter's path, its PartitionSpec), the first that is found
       counts. A parameter without one is split along its largest axis that `fsdp` divides.
     fsdp_smallest: elements of an array below which splitting it costs more than it saves.
+    gather_once: whether a step gathers all weights at its start, in `compute_dtype`, and no layer
+      any (ZeRO-2, where the other is ZeRO-3): less is sent, more is held. Of models of codes alone.
   """
 
   data: int = -1
@@ -212,6 +214,7 @@ class Mesh:
     (r"^(ema/(counts|sums)|usage)$", P(None, "model")),
   )
   fsdp_smallest: int = 2**14
+  gather_once: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ collectives but the code's own size. The compiler has no way to leave it out; wh
 by then it writes to a folder where it is asked to.
 """
 
+import math
 import pathlib
 import re
 import tempfile
@@ -12,6 +13,7 @@ import threading
 from typing import NamedTuple
 
 import jax
+from jax._src import config
 from jaxlib import xla_client
 
 from jaxcodec.training import topology
@@ -23,39 +25,36 @@ class Program(NamedTuple):
   Attributes:
     text: its HLO, scheduled.
     num_bytes: in the chip's memory at once.
-    flops, bytes_accessed: as XLA counts them.
+    flops: as XLA counts them.
   """
 
   text: str
   num_bytes: int
   flops: float
-  bytes_accessed: float
 
 
 def compiled(lowered, *, quick: bool = False) -> Program:
   """All of it, as `topology.compiled`."""
   program = topology.compiled(lowered, quick=quick)
-  memory, costs = program.memory_analysis(), program.cost_analysis()
+  memory = program.memory_analysis()
   held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
   num_bytes = held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-  return Program(program.as_text(), num_bytes, costs["flops"], costs["bytes accessed"])
+  return Program(program.as_text(), num_bytes, program.cost_analysis()["flops"])
 
 
 def planned(lowered, *, quick: bool = False) -> Program:
   """As `compiled`, before code is generated; `num_bytes` is without it.
 
   A thread goes on with the code until it is there or the process ends.
-
-  Raises:
-    ValueError: for a jax before 0.12, whose jaxlib counts fewer bytes.
   """
-  if jax.__version_info__ < (0, 12):
-    raise ValueError(f"a plan needs jax 0.12 or later, this is {jax.__version__}")
   failed: list[Exception] = []
 
   def compile_into(folder):
+    options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
     try:
-      lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+      # Of this thread, which may end after `effort` has.
+      with config.persistent_cache_min_compile_time_secs(math.inf):
+        lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
       failed.append(error)
 
@@ -75,7 +74,7 @@ def planned(lowered, *, quick: bool = False) -> Program:
   found = re.search(r"Memory Space: default .*\nTotal bytes: (\d+)", memory)
   if found is None:
     raise RuntimeError(f"the compiler's report of memory begins with {memory[:80]!r}")
-  return Program(text, int(found[1]), costs["flops"], costs["bytes accessed"])
+  return Program(text, int(found[1]), costs["flops"])
 
 
 def _written(folder: pathlib.Path) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from jaxcodec.audio.code_transformer import CodeTransformer
 from jaxcodec.data.codes import Codes
 from jaxcodec.layers.encoder_decoder import Layer
 from jaxcodec.training.config import Adam, Mesh
-from jaxcodec.training.sharding import BATCH
+from jaxcodec.training.sharding import BATCH, gathered, rows_apart
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
@@ -125,6 +125,8 @@ def learnt(state: TrainState, batch, loss, config) -> tuple[TrainState, dict]:
 def _loss(params, codes, config: TrainCodes):
   """`(nats a code, metrics)`: means over the codes to foretell that are there."""
   params = jax.tree.map(lambda p: p.astype(config.compute_dtype), params)
+  if config.mesh.gather_once:
+    params = gathered(params, config.mesh)
   model = config.model.clone(remat=config.remat)
   with nn.intercept_methods(_by_rows):
     logits, target = model.apply({"params": params}, codes, config.data.read, method="foretell")
@@ -141,7 +143,7 @@ def _by_rows(call, args, kwargs, context):
 
   Within a mesh alone, the one that `jax.set_mesh` names.
   """
-  found = call(*args, **kwargs)
+  found = rows_apart(call, args, kwargs, context)
   if not isinstance(context.module, Layer | LmLayer) or jax.sharding.get_abstract_mesh().empty:
     return found
   # The scan over layers is met here as well, with results of its own.

@@ -1,5 +1,6 @@
 """Where each array of a run lies: a mesh of three axes, and rules from paths to placements."""
 
+import functools
 import re
 from typing import Any
 
@@ -41,7 +42,7 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def rows_apart(call, args, kwargs, context):
-  """For `nn.intercept_methods`: each device attends to the rows of a batch that lie on it.
+  """For `nn.intercept_methods`: each device attends to the rows and heads that lie on it.
 
   XLA cannot split the kernel of attention over devices. Left to itself it takes the plain form, a
   program that is several times as large. Within a mesh alone, the one that `jax.set_mesh` names.
@@ -49,7 +50,10 @@ def rows_apart(call, args, kwargs, context):
   mesh = jax.sharding.get_abstract_mesh()
   if not isinstance(context.module, Attend) or mesh.empty:
     return call(*args, **kwargs)
-  return jax.shard_map(kernels.attention, mesh=mesh, in_specs=BATCH, out_specs=BATCH)(*args)
+  attention = functools.partial(kernels.attention, mask=context.module.mask)
+  divides = all(x.shape[2] % mesh.shape["model"] == 0 for x in args)
+  place = P(*BATCH, None, "model") if divides else BATCH
+  return jax.shard_map(attention, mesh=mesh, in_specs=place, out_specs=place)(*args)
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
@@ -71,13 +75,45 @@ def state_shardings(shapes, mesh: jax.sharding.Mesh, config: Mesh) -> Any:
   """
 
   def place(path, leaf):
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    for pattern, spec in config.rules:
-      if re.search(pattern, name):
-        return NamedSharding(mesh, _checked(spec, name, leaf.shape, mesh))
-    return NamedSharding(mesh, _fsdp(leaf.shape, mesh.shape["fsdp"], config.fsdp_smallest))
+    return NamedSharding(mesh, _spec(path, leaf.shape, mesh, config))
 
   return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def gathered(params, config: Mesh):
+  """`params` that no longer lie over `fsdp`, for a whole step; their gradients come back split.
+
+  Where the mesh's rules have each layer's weights gathered as it is computed, forth and back, XLA
+  does so as often as it uses them. Within a mesh alone, the one that `jax.set_mesh` names.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return params
+
+  def gather(path, leaf):
+    split = _spec(path, leaf.shape, mesh, config)
+    return _moved(leaf, P(*(None if axes == "fsdp" else axes for axes in split)), split)
+
+  return jax.tree_util.tree_map_with_path(gather, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _moved(x, spec: P, back: P):
+  return jax.lax.with_sharding_constraint(x, spec)
+
+
+_moved.defvjp(
+  lambda x, spec, back: (_moved(x, spec, back), None),
+  lambda spec, back, _, g: (jax.lax.with_sharding_constraint(g, back),),
+)
+
+
+def _spec(path, shape: tuple[int, ...], mesh, config: Mesh) -> P:
+  name = jax.tree_util.keystr(path, simple=True, separator="/")
+  for pattern, spec in config.rules:
+    if re.search(pattern, name):
+      return _checked(spec, name, shape, mesh)
+  return _fsdp(shape, mesh.shape["fsdp"], config.fsdp_smallest)
 
 
 def _checked(spec: P, name: str, shape: tuple[int, ...], mesh) -> P:

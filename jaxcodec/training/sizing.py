@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxcodec.training import operations, planning, sharding, topology
+from jaxcodec.training import hlo, operations, planning, sharding, topology
 from jaxcodec.training.collectives import Collective, collectives, seconds
 from jaxcodec.training.placed import arguments, placed_step
 from jaxcodec.training.tasks import Run
+from jaxcodec.training.traffic import traffic
 
 
 class TooLarge(Exception):
@@ -33,7 +34,7 @@ class Report:
     activations: bytes that the step needs besides.
     hbm_bytes: of the chip.
     flops: of products and convolutions; `traced` says how many there are if nothing is repeated.
-    bytes_accessed: of arrays, each operation counted by itself.
+    bytes_accessed: of the chip's large memory (`traffic`).
     sent: what the chips send each other.
     compute_seconds, communication_seconds: of the roofline.
   """
@@ -101,10 +102,12 @@ def report(
   if program.num_bytes > place.chip.hbm_bytes:
     sizes = (size / 2**30 for size in (program.num_bytes, place.chip.hbm_bytes))
     raise TooLarge("the step takes {:.2f}G of {:.2f}G of each chip".format(*sizes))
-  sent = collectives(program.text, chips)
+  module = hlo.read(program.text)
+  sent = collectives(module, chips)
+  num_bytes = traffic(module)
   once = operations.flops(traced.jaxpr.jaxpr) / chips
   flops = max(once, program.flops)
-  compute = max(flops / place.chip.flops, program.bytes_accessed / place.chip.hbm_bandwidth)
+  compute = max(flops / place.chip.flops, num_bytes / place.chip.hbm_bandwidth)
   return Report(
     place=place,
     parameters=sum(_local_bytes(getattr(shapes, n), getattr(places, n)) for n in weights),
@@ -114,7 +117,7 @@ def report(
     hbm_bytes=place.chip.hbm_bytes,
     flops=flops,
     traced=once,
-    bytes_accessed=program.bytes_accessed,
+    bytes_accessed=num_bytes,
     sent=tuple(sent),
     compute_seconds=compute,
     communication_seconds=sum(seconds(one, place) for one in sent),
