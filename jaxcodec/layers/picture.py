@@ -66,7 +66,7 @@ class Deconv2d(nn.Module):
   @nn.compact
   def __call__(self, x):
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    # The fan of a transposed kernel counts outputs, in PyTorch too: pictures start far from grey.
+    # PyTorch's fan of a transposed kernel counts its outputs.
     start = _uniform(self.kernel_size**2 * self.features)
     kernel = self.param("transposed_kernel", start, shape)
     bias = self.param("bias", start, (self.features,))
