@@ -7,6 +7,9 @@ the library does. Each side is a process of its own that stays: their runs alter
 are medians. N is 128 and M 192, of ELIC 192 and 320; weights are drawn by CompressAI and read by
 `jaxcodec.load`. Theirs is `compress` and `decompress`, ours from pixels to the bytes of a file and
 back. `--only JointAutoregressiveHierarchicalPriors Elic2022Official` are the slow ones.
+
+`--only Checkerboard ChannelWise` puts these two, which CompressAI has not, beside its joint
+autoregressive codec; their weights are drawn here, the second of its paper's sizes, 192 and 320.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import time
 
 SYSTEMS = ("ScaleHyperprior", "MeanScaleHyperprior")
 LARGER = ("Elic2022Official",)
+CONTEXTS, JOINT = ("Checkerboard", "ChannelWise"), "JointAutoregressiveHierarchicalPriors"
 
 
 class Side:
@@ -81,7 +85,21 @@ def serve_theirs(system: str, picture: str, weights: str) -> None:
     serve(steps, bytes=sum(len(part[0]) for part in out["strings"]))
 
 
-def serve_ours(picture: str, weights: str) -> None:
+def drawn(system: str):
+  """A codec of `CONTEXTS` whose weights are drawn."""
+  import jax
+  import jax.numpy as jnp
+
+  from jaxcodec.image.channelwise import ChannelWise
+  from jaxcodec.image.checkerboard import Checkerboard
+  from jaxcodec.image.latent_codec import latent_codec
+
+  module = ChannelWise() if system == "ChannelWise" else Checkerboard(filters=128, latents=192)
+  params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+  return latent_codec(module, params, name=system)
+
+
+def serve_ours(picture: str, source: str) -> None:
   import numpy as np
   from PIL import Image
 
@@ -89,7 +107,7 @@ def serve_ours(picture: str, weights: str) -> None:
   from jaxcodec import terminal
 
   terminal.look_for_no_absent_accelerator()
-  codec = jaxcodec.load(pathlib.Path(weights))
+  codec = drawn(source) if source in CONTEXTS else jaxcodec.load(pathlib.Path(source))
   x = np.asarray(Image.open(picture).convert("RGB"), np.float32)[None] / 127.5 - 1
   data = jaxcodec.compress(codec, x)
   steps = {
@@ -115,10 +133,12 @@ def main() -> None:
   print("| system | step | ours, s | CompressAI, s | ratio | bytes, ours | bytes, theirs |")
   print("|---|---|---:|---:|---:|---:|---:|")
   for system in options.only:
+    peer_system = JOINT if system in CONTEXTS else system
     with tempfile.TemporaryDirectory() as folder:
-      weights = pathlib.Path(folder) / f"{system}.pth"
-      theirs = Side(options.peer, "theirs", system, options.picture[0], weights)
-      ours = Side(sys.executable, "ours", options.picture[0], weights)
+      weights = pathlib.Path(folder) / f"{peer_system}.pth"
+      theirs = Side(options.peer, "theirs", peer_system, options.picture[0], weights)
+      source = system if system in CONTEXTS else weights
+      ours = Side(sys.executable, "ours", options.picture[0], source)
     for step in ("encode", "decode"):
       spent = [[], []]
       for _ in range(options.runs):

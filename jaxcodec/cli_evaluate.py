@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from jaxcodec import terminal
@@ -24,8 +25,9 @@ def evaluate(options: argparse.Namespace) -> None:
   names = (options.codecs or _default_codec(folder)).split(",")
   if "" in names:
     raise terminal.UsageError(f"--codecs has an empty name: {options.codecs!r}")
-  codecs = {name: terminal.load_any(name) for name in names}
-  pictures = {is_latent(codec) for codec in codecs.values()}
+  fitted = terminal.FITTED_CODEC
+  codecs = {name: None if name == fitted else terminal.load_any(name) for name in names}
+  pictures = {codec is None or is_latent(codec) for codec in codecs.values()}
   if len(pictures) > 1:
     raise terminal.UsageError("--codecs has codecs of sound and of pictures: give one kind")
   (_pictures if pictures == {True} else _sounds)(options, folder, codecs)
@@ -46,8 +48,8 @@ def _default_codec(folder: pathlib.Path) -> str:
 def _sounds(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[str, Any]) -> None:
   from jaxcodec import baselines, evaluate as lib
 
-  if options.quality is not None or options.plot:
-    raise terminal.UsageError("--quality and --plot are for pictures")
+  if options.quality is not None or options.steps is not None or options.plot:
+    raise terminal.UsageError("--quality, --steps and --plot are for pictures")
   systems = [
     system
     for name, codec in codecs.items()
@@ -62,7 +64,8 @@ def _sounds(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[str,
   if options.perception:
     _perceived_sounds(options, systems, sources, missing)
     return
-  result = lib.run(systems, _bar(sources))
+  with _bars() as bars:
+    result = lib.run(systems, bars.track(sources, description="evaluating"))
   _say(result, len(sources), missing)
   lib.print_table(result, stderr=options.json == "-")
   _write(options, result.to_json() | {"missing": missing})
@@ -73,10 +76,19 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
 
   if options.bitrate is not None:
     raise terminal.UsageError("--bitrate is for sound")
+  if options.steps is not None and terminal.FITTED_CODEC not in codecs:
+    raise terminal.UsageError(f"--steps is for --codecs {terminal.FITTED_CODEC}")
   qualities = None if options.quality is None else (options.quality,)
-  systems = [
-    system for name, codec in codecs.items() for system in lib.codec_systems(name, codec, qualities)
-  ]
+  bars = _bars()
+  systems = []
+  try:
+    for name, codec in codecs.items():
+      if codec is None:
+        systems += lib.fitted_systems(qualities, options.steps, _fitting(bars))
+      else:
+        systems += lib.codec_systems(name, codec, qualities)
+  except ValueError as error:
+    raise terminal.UsageError(str(error)) from None
   missing: list[str] = []
   if options.baselines == "auto":
     found, missing = picture_baselines.find()
@@ -85,10 +97,11 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
   if not sources:
     raise CodecError(f"{folder} holds no pictures")
   if options.perception:
-    _perceived_pictures(options, systems, sources, missing)
+    _perceived_pictures(options, systems, sources, missing, bars)
     return
   try:
-    result = lib.run(systems, _bar(sources))
+    with bars:
+      result = lib.run(systems, bars.track(sources, description="evaluating"))
   except ValueError as error:  # A quality out of range, a codec without files.
     raise terminal.UsageError(str(error)) from None
   _say(result, len(sources), missing)
@@ -102,7 +115,9 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
   _write(options, result.to_json() | {"missing": missing})
 
 
-def _perceived_pictures(options: argparse.Namespace, systems, sources, missing: list[str]) -> None:
+def _perceived_pictures(
+  options: argparse.Namespace, systems, sources, missing: list[str], bars
+) -> None:
   from jaxcodec import perception as lib
   from jaxcodec.image import files
 
@@ -111,9 +126,10 @@ def _perceived_pictures(options: argparse.Namespace, systems, sources, missing: 
   model = _model(options.perception)
   items = (
     lib.Item(str(path), files.read_picture(path, str(path)).samples[0], lib.kind_of(path))
-    for path in _bar(sources)
+    for path in bars.track(sources, description="evaluating")
   )
-  found = lib.run(systems, items, lambda pixels, kind: float(model(pixels) == kind))
+  with bars:
+    found = lib.run(systems, items, lambda pixels, kind: float(model(pixels) == kind))
   lib.print_table(found, "bits/pixel", stderr=options.json == "-")
   _write(options, found.to_json() | {"left_out": missing})
 
@@ -128,12 +144,14 @@ def _perceived_sounds(options: argparse.Namespace, systems, sources, missing: li
     own = [
       system for system in systems if (system.sample_rate, system.channels) == (rate, channels)
     ]
+    bars = _bars()
     items = (
       lib.Item(str(path), evaluate.read_wave(path, rate, channels), lib.kind_of(path))
-      for path in _bar(sources)
+      for path in bars.track(sources, description="evaluating")
     )
     score = functools.partial(_right, model, sample_rate=rate)
-    found = lib.run(own, items, score)
+    with bars:
+      found = lib.run(own, items, score)
     terminal.say(f"{rate} Hz, {channels} channel")
     lib.print_table(found, "bits/sample", stderr=options.json == "-")
     tables.append({"sample_rate": rate, "channels": channels, **found.to_json()})
@@ -152,14 +170,18 @@ def _right(model, wave, kind: str, *, sample_rate: int) -> float:
   return float(model(wave, sample_rate) == kind)
 
 
-def _bar(sources):
+def _bars():
   from rich.console import Console
-  from rich.progress import track
+  from rich.progress import Progress
 
   console = Console(stderr=True)
-  return track(
-    sources, "evaluating", console=console, transient=True, disable=not console.is_terminal
-  )
+  return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _fitting(bars) -> Callable[[int, int], None]:
+  """What shows how far the fit of a picture is, while one is fitted."""
+  task = bars.add_task("fitting", visible=False)
+  return lambda done, total: bars.update(task, completed=done, total=total, visible=done < total)
 
 
 def _say(result, count: int, missing: list[str]) -> None:

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxcodec import metrics, picture_file
+from jaxcodec import fitted_picture, metrics, picture_file
 from jaxcodec.errors import CodecError
 from jaxcodec.image import files
+from jaxcodec.image.c3_fit import Fit
 from jaxcodec.image.latent_codec import LatentCodec
 from jaxcodec.metrics.picture import SMALLEST, decibels
 from jaxcodec.picture_baselines import CodedPicture, PictureSystem
 
 QUALITIES = (0, 15, 30, 45, 60, 75, 90, 100)
+FITTED_QUALITIES = (25, 50, 75)  # Each takes a fit.
 SUFFIXES = frozenset((*files.FORMATS, ".jpg", ".jpeg", ".avif"))
 
 Perceptual = Callable[[np.ndarray, np.ndarray], float]
@@ -137,6 +139,30 @@ def codec_systems(
   ]
 
 
+def fitted_systems(
+  qualities: Sequence[float] | None = None,
+  steps: int | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> list[PictureSystem]:
+  """C3, whose networks are fitted to each picture: minutes each, which count as encoding.
+
+  Args:
+    qualities, steps: as of `fitted_picture.fit_of`; None for three qualities.
+    progress: told how many steps of a fit are done, and of how many.
+
+  Raises:
+    ValueError: if one is out of range.
+  """
+  return [
+    PictureSystem(
+      fitted_picture.CODEC,
+      quality,
+      functools.partial(_fit, fitted_picture.fit_of(quality, steps), progress),
+    )
+    for quality in (FITTED_QUALITIES if qualities is None else qualities)
+  ]
+
+
 def run(
   systems: Sequence[PictureSystem],
   sources: Iterable[pathlib.Path],
@@ -179,6 +205,18 @@ def _code(
     y = picture_file.decompress(data, codec, max_memory=2**40)
     end = time.perf_counter()
   warm.add(pixels.shape)
+  return CodedPicture(files.to_bytes(y, 3), len(data), middle - start, end - middle)
+
+
+def _fit(fit: Fit, progress: Callable[[int, int], None] | None, pixels: np.ndarray) -> CodedPicture:
+  total = fit.noise_steps + fit.rounded_steps
+  start = time.perf_counter()
+  (data,) = fitted_picture.compress_many(
+    pixels[None], fit, progress=progress and (lambda done: progress(done, total))
+  )
+  middle = time.perf_counter()
+  y = picture_file.decompress(data, max_memory=2**40)
+  end = time.perf_counter()
   return CodedPicture(files.to_bytes(y, 3), len(data), middle - start, end - middle)
 
 

@@ -9,7 +9,14 @@ from PIL import Image
 from recorded_pictures import codec, many_rates
 
 import jaxcodec
-from jaxcodec import cli, evaluate_pictures, picture_baselines, picture_report
+from jaxcodec import (
+  cli,
+  evaluate_pictures,
+  fitted_picture,
+  metrics,
+  picture_baselines,
+  picture_report,
+)
 from jaxcodec.errors import CodecError
 from jaxcodec.picture_baselines import CodedPicture, PictureSystem
 
@@ -107,13 +114,42 @@ def test_the_command_measures_a_folder_of_pictures(folder, directory, tmp_path, 
     assert image.format == "PNG"
 
 
+def test_pictures_with_networks_of_their_own_are_measured_by_their_files(folder, tmp_path, capsys):
+  found = tmp_path / "found.json"
+  arguments = ["--codecs", "c3", "--steps", 100, "--quality", 75, "--limit", 1, "--json", found]
+  status, out, err = call(capsys, folder, *arguments)
+  assert status == 0, err
+  assert "c3@75 " in out
+  row = json.loads(found.read_text())["files"][0]
+  fit = fitted_picture.fit_of(75, 100)
+  (data,) = fitted_picture.compress_many(PIXELS[None], fit)
+  assert row["num_bytes"] == len(data)
+  decoded = np.rint(127.5 * (jaxcodec.decompress(data) + 1)).astype(np.uint8)
+  assert row["psnr"] == pytest.approx(metrics.psnr(PIXELS, decoded[0]))
+
+
+def test_three_fits_make_a_curve_and_say_how_far_they_are():
+  told = []
+  systems = evaluate_pictures.fitted_systems(steps=10, progress=lambda *steps: told.append(steps))
+  assert [system.setting for system in systems] == list(evaluate_pictures.FITTED_QUALITIES)
+  systems[0].code(PIXELS[:8, :8])
+  assert told == [(10, 11), (11, 11)]
+
+
 @pytest.mark.parametrize(
   ("arguments", "status", "said"),
   [
+    (["--codecs", "c3,speech-16khz"], 2, "give one kind"),
+    (["--codecs", "c3", "--steps", "0"], 2, "steps are 1 to ten million, not 0"),
+    (["--codecs", "{codec}", "--steps", "10"], 2, "--steps is for --codecs c3"),
     (["--codecs", "speech-16khz,{codec}"], 2, "give one kind"),
     (["--codecs", "{codec}", "--bitrate", "3"], 2, "--bitrate is for sound"),
     (["--codecs", "{codec}", "--quality", "101"], 2, "a quality is 0 to 100"),
-    (["--codecs", "speech-16khz", "--quality", "3"], 2, "--quality and --plot are for pictures"),
+    (
+      ["--codecs", "speech-16khz", "--quality", "3"],
+      2,
+      "--quality, --steps and --plot are for pictures",
+    ),
   ],
 )
 def test_wrong_calls_take_one_line(folder, directory, capsys, arguments, status, said):

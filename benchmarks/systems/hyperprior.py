@@ -1,12 +1,16 @@
-"""The scale hyperprior trained here and in CompressAI: the same crops, steps and learning rates.
+"""Two hyperpriors trained on the same crops, for the same steps, at the same learning rates.
 
     python -m benchmarks.systems.hyperprior --train PHOTOS.tar --test PHOTOS.tar --peer PYTHON
       [--steps 2000] [--seeds 2] [--filters 64] [--latents 96] [--crop 128] [--rate 5e-4]
 
-PYTHON is an interpreter with CompressAI 1.2.8. Each model has one lambda; every pair of models sees
-the same crops in the same order, Adam at a rate that falls by half a cosine, and starts as its
-library starts. Rates are those of the likelihoods of rounded latents, on a crop of each test
-picture; the BD-rate is that of the means over seeds.
+trains the scale hyperprior here and in CompressAI; PYTHON is an interpreter with CompressAI 1.2.8.
+`--contexts` instead of `--peer` trains the joint autoregressive codec and that of the checkerboard
+here, whose transforms are the same.
+
+Each model has one lambda; every pair of models sees the same crops in the same order, Adam at a
+rate that falls by half a cosine, and starts as its library starts. Rates are those of the
+likelihoods of rounded latents, on a crop of each test picture; the BD-rate is that of the means
+over seeds.
 """
 
 import argparse
@@ -73,13 +77,20 @@ def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, f
 
   from jaxcodec import functional as F
   from jaxcodec.data.pictures import Pictures
+  from jaxcodec.image.autoregressive import JointAutoregressive
+  from jaxcodec.image.checkerboard import Checkerboard
   from jaxcodec.image.hyperprior import ScaleHyperprior
   from jaxcodec.training import rate_distortion
   from jaxcodec.training.config import Adam, LearningRate
 
+  systems = {
+    "joint": JointAutoregressive,
+    "checkerboard": Checkerboard,
+    "jaxcodec": ScaleHyperprior,
+  }
   config = rate_distortion.TrainPictures(
     name="hyperprior",
-    codec=ScaleHyperprior(filters=options.filters, latents=options.latents),
+    codec=systems[options.side](filters=options.filters, latents=options.latents),
     data=Pictures(size=(options.crop, options.crop)),
     batch_size=ROWS,
     num_steps=options.steps,
@@ -145,7 +156,7 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
   return of_batches(test, run)
 
 
-SIDES = {"jaxcodec": train_ours, "CompressAI": train_theirs}
+LIBRARIES, CONTEXTS = ("CompressAI", "jaxcodec"), ("joint", "checkerboard")
 
 
 def serve(options) -> None:
@@ -153,7 +164,8 @@ def serve(options) -> None:
   train, test = pictures(options.train, options.crop), of_test(options.test)
   for seed in range(options.seeds):
     for trade_off in options.lambdas:
-      found = SIDES[options.side](options, trade_off, seed, train, test)
+      trained = train_theirs if options.side == "CompressAI" else train_ours
+      found = trained(options, trade_off, seed, train, test)
       line = {"side": options.side, "seed": seed, "lambda": trade_off, **found}
       print(json.dumps(line), flush=True)
 
@@ -162,7 +174,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--train", type=pathlib.Path, required=True)
   parser.add_argument("--test", type=pathlib.Path, required=True)
-  parser.add_argument("--peer", help="the interpreter with CompressAI")
+  sides = parser.add_mutually_exclusive_group(required=True)
+  sides.add_argument("--peer", help="the interpreter with CompressAI")
+  sides.add_argument("--contexts", action="store_true", help="joint beside checkerboard")
   parser.add_argument("--steps", type=int, default=2000)
   parser.add_argument("--seeds", type=int, default=2)
   parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS)
@@ -170,13 +184,14 @@ def main() -> None:
   parser.add_argument("--latents", type=int, default=96)
   parser.add_argument("--crop", type=int, default=128, help="pixels a side of what is trained on")
   parser.add_argument("--rate", type=float, default=5e-4, help="the highest learning rate")
-  parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+  parser.add_argument("--side", choices=LIBRARIES + CONTEXTS, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.side:
     serve(options)
     return
   rows = []
-  for side, python in {"jaxcodec": sys.executable, "CompressAI": options.peer}.items():
+  for side in CONTEXTS if options.contexts else LIBRARIES:
+    python = options.peer if side == "CompressAI" else sys.executable
     command = [python, "-m", "benchmarks.systems.hyperprior", *sys.argv[1:], "--side", side]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
       for line in process.stdout:
@@ -197,19 +212,20 @@ def report(rows: list[dict], options) -> None:
     ]
     return [[float(np.mean([r[of] for r in p])) for p in points] for of in ("bits", "psnr")]
 
+  anchor, other = CONTEXTS if options.contexts else LIBRARIES
   print(f"{options.steps} steps of {ROWS} crops of {options.crop}, {options.seeds} seeds\n")
-  print("| lambda | jaxcodec, bits/pixel | PSNR, dB | CompressAI, bits/pixel | PSNR, dB |")
+  print(f"| lambda | {other}, bits/pixel | PSNR, dB | {anchor}, bits/pixel | PSNR, dB |")
   print("|---:|---:|---:|---:|---:|")
   every = range(options.seeds)
-  curves = {side: curve(side, every) for side in SIDES}
+  curves = {side: curve(side, every) for side in (other, anchor)}
   columns = [column for side in curves.values() for column in side]
   for x, *row in zip(options.lambdas, *columns, strict=True):
     print(f"| {x} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
   for seed in every:
-    rate = bd_rate(*curve("CompressAI", [seed]), *curve("jaxcodec", [seed]))
-    print(f"\nBD-rate to CompressAI, seed {seed}: {rate:+.2f} %")
-  rate = bd_rate(*curves["CompressAI"], *curves["jaxcodec"])
-  print(f"\nBD-rate to CompressAI, means over seeds: {rate:+.2f} %")
+    rate = bd_rate(*curve(anchor, [seed]), *curve(other, [seed]))
+    print(f"\nBD-rate to {anchor}, seed {seed}: {rate:+.2f} %")
+  rate = bd_rate(*curves[anchor], *curves[other])
+  print(f"\nBD-rate to {anchor}, means over seeds: {rate:+.2f} %")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ with powers of two and rounding, which are exact too: equal parameters give equa
 """
 
 import functools
+import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ _MOST_SHIFT = 29
 # terms, and with LIMIT 2^29 for the bias, it adds up below 2^53.
 _MOST_INPUT = 1 << 23
 _MOST_TERMS = 1 << 14
-_CACHED = 1 << 21  # Bytes of a layer's inputs that are multiplied at once.
+_AT_ONCE = 1 << 25  # Bytes of a layer's inputs that are multiplied at once.
 _GELU_REACH = 8 * UNIT
 # CRC-32 of what `_gelu_table` makes, as 4-byte little-endian integers.
 _GELU_CRC = 3324361500
@@ -45,6 +46,20 @@ class Phase(NamedTuple):
   taps: tuple[tuple[int, int], ...]
   matrix: np.ndarray
   bias: np.ndarray
+
+
+class RowOfTaps(NamedTuple):
+  """Taps of a phase in one row.
+
+  Attributes:
+    down: the row's offset.
+    columns: offsets of the inputs in it.
+    matrix: [columns C, out].
+  """
+
+  down: int
+  columns: tuple[int, ...]
+  matrix: np.ndarray
 
 
 class Layer(NamedTuple):
@@ -114,7 +129,7 @@ def depthwise(kernel, bias) -> Depthwise:
 
 def apply(layer: Layer | Depthwise, x: np.ndarray) -> np.ndarray:
   """[H, W, in] to [H stride, W stride, out]."""
-  height, width, _ = x.shape
+  height, width, channels = x.shape
   if isinstance(layer, Depthwise):
     x = np.clip(x, -_MOST_INPUT, _MOST_INPUT)
     rows, columns, _ = layer.kernel.shape
@@ -126,17 +141,27 @@ def apply(layer: Layer | Depthwise, x: np.ndarray) -> np.ndarray:
   size, reach = layer.phases[0].matrix.shape[1], _reach(layer)
   y = np.empty((height, layer.stride, width, layer.stride, size))
   padded = _surrounded(x, reach)
-  for n, phase in enumerate(layer.phases):
-    # Some rows at a time, so that what the taps see is in cache when it is multiplied.
-    rows = max(_CACHED // (8 * width * len(phase.matrix)), 1)
-    for top in range(0, height, rows):
-      end = min(top + rows, height)
-      seen = [
-        padded[top + reach + down : end + reach + down, reach + right : reach + right + width]
-        for down, right in phase.taps
-      ]
-      inputs = np.concatenate(seen, axis=2).reshape(-1, len(phase.matrix))
-      part = _shifted(phase, layer.shift, inputs).reshape(end - top, width, size)
+  phases = [list(_rows_of_taps(phase)) for phase in layer.phases]
+  beside = {taps.columns for phase in phases for taps in phase}
+  # A strip at a time, so that memory stays bounded.
+  row_bytes = 8 * width * channels * sum(map(len, beside))
+  rows = max(_AT_ONCE // row_bytes - 2 * reach, 1)
+  for top in range(0, height, rows):
+    end = min(top + rows, height)
+    strip = padded[top : end + 2 * reach]
+    seen = {
+      columns: np.concatenate(
+        [strip[:, reach + right : reach + right + width] for right in columns], axis=2
+      )
+      for columns in beside
+    }
+    for n, (phase, parts) in enumerate(zip(layer.phases, phases, strict=True)):
+      sums = np.broadcast_to(phase.bias * 2.0**layer.shift, ((end - top) * width, size)).copy()
+      for taps in parts:
+        first = reach + taps.down
+        inputs = seen[taps.columns][first : first + end - top]
+        sums += inputs.reshape(len(sums), -1) @ taps.matrix
+      part = _descaled(sums, layer.shift).reshape(end - top, width, size)
       y[top:end, n // layer.stride, :, n % layer.stride] = part
   return y.reshape(height * layer.stride, width * layer.stride, size)
 
@@ -176,7 +201,8 @@ def _gelu_table() -> np.ndarray:
 
 def leaky_relu(x: np.ndarray) -> np.ndarray:
   """x, times 10486 / 2^20 (0.01) and rounded down where it is below zero."""
-  return np.where(x < 0, np.floor(x * (10486 / 2**20)), x)
+  small = x * (10486 / 2**20)
+  return np.maximum(x, np.floor(small, out=small), out=small)  # The larger is right for each sign.
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -212,6 +238,15 @@ def _biases(bias) -> np.ndarray:
 
 def _phase(taps: dict[tuple[int, int], np.ndarray], bias: np.ndarray) -> Phase:
   return Phase(tuple(taps), np.concatenate(list(taps.values()), axis=0), bias)
+
+
+def _rows_of_taps(phase: Phase) -> Iterator[RowOfTaps]:
+  channels, first = len(phase.matrix) // len(phase.taps), 0
+  for down, taps in itertools.groupby(phase.taps, key=lambda tap: tap[0]):
+    columns = tuple(right for _, right in taps)
+    end = first + len(columns) * channels
+    yield RowOfTaps(down, columns, phase.matrix[first:end])
+    first = end
 
 
 def _gather(x: np.ndarray, taps, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -66,7 +66,9 @@ def read_params(module: PictureCodec, tensors: Tensors) -> Any:
   """Parameters of `module` from the arrays that CompressAI has of the same layers."""
   example = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
-  nested = isinstance(module, Elic) or getattr(module, "transform", "") == "residual"
+  nested = isinstance(module, Elic)
+  if isinstance(module, Checkerboard):
+    nested = module.transform == "residual"
   params = {
     path: jnp.asarray(take(tensors, _name(path[:-1], nested), path, leaf.shape))
     for path, leaf in flatten_dict(shapes).items()
@@ -103,9 +105,12 @@ def _module(tensors: Tensors, names: set[str]) -> PictureCodec:
 
   if "g_a.0.conv1.weight" in names:
     filters = shape("g_a.0.conv1.weight")[0]
-    if not has("latent_codec.y.context_prediction."):
-      raise CodecError(f"{tensors.path} holds a codec of residual blocks without a checkerboard")
-    return Checkerboard(filters=filters, latents=filters, transform="residual")
+    sizes = {"filters": filters, "latents": filters}
+    if has("latent_codec.y.context_prediction."):
+      return Checkerboard(**sizes, transform="residual")
+    return JointAutoregressive(
+      **sizes, transform="attention" if has("g_a.3.conv_a.") else "residual"
+    )
   filters = shape("g_a.0.weight")[0]
   if has("latent_codec.y.latent_codec."):
     groups: list[int] = []
@@ -117,7 +122,7 @@ def _module(tensors: Tensors, names: set[str]) -> PictureCodec:
   if has("context_prediction."):
     return JointAutoregressive(**sizes)
   if not has("h_s."):
-    return FactorizedPrior(**sizes)
+    return FactorizedPrior(**sizes, rectified=not has("g_a.1."))
   means = shape("h_s.4.weight")[0] == 2 * latents
   return MeanScaleHyperprior(**sizes) if means else ScaleHyperprior(**sizes)
 

@@ -31,8 +31,7 @@ class Checkerboard(PictureCodec):
     super().setup()
     n, m = self.filters, self.latents
     if self.transform == "residual":
-      if n != m:
-        raise ValueError(f"residual transforms have latents={n}, as their filters, not {m}")
+      T.check_residual(n, m)
       self.g_a, self.g_s = T.residual_analysis(n), T.residual_synthesis(n)
       self.h_a, self.h_s = T.small_hyper_analysis(n), T.small_hyper_synthesis(n)
     elif self.transform == "patch":

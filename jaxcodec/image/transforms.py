@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from jaxcodec.layers.gdn import GDN
 from jaxcodec.layers.picture import (
+  Attention,
   Conv2d,
   Deconv2d,
   InStrips,
@@ -31,6 +32,18 @@ def gdn_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
   return InStrips([*up, Deconv2d(channels)], begin=4, rows=16)
 
 
+def relu_analysis(filters: int, latents: int) -> nn.Sequential:
+  """`gdn_analysis` with rectifiers for norms."""
+  down = [layer for _ in range(3) for layer in (Conv2d(filters), nn.relu)]
+  return nn.Sequential([*down, Conv2d(latents)])
+
+
+def relu_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
+  """`gdn_synthesis` with rectifiers for norms."""
+  up = [layer for _ in range(3) for layer in (Deconv2d(filters), nn.relu)]
+  return nn.Sequential([*up, Deconv2d(channels)])
+
+
 def patch_analysis(filters: int, latents: int) -> nn.Sequential:
   """Pictures to latents, from patches of 4 x 4: no layer works at more than a quarter of the size.
 
@@ -51,18 +64,33 @@ def patch_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
   )
 
 
-def residual_analysis(filters: int) -> nn.Sequential:
-  """Pictures to latents. Source: Cheng et al., https://arxiv.org/abs/2001.01568, the anchor."""
+def check_residual(filters: int, latents: int) -> None:
+  """Raises ValueError if the residual transforms cannot have these sizes."""
+  if filters != latents:
+    raise ValueError(f"residual transforms have latents={filters}, as their filters, not {latents}")
+
+
+def residual_analysis(filters: int, attention: bool = False) -> nn.Sequential:
+  """Pictures to latents, with attention at a quarter of their size and at the end, or without.
+
+  Source: Cheng et al., https://arxiv.org/abs/2001.01568, and its anchor.
+  """
   n = filters
   down = [layer for _ in range(3) for layer in (ResidualDown(n), ResidualBlock(n))]
-  return nn.Sequential([*down, Conv2d(n, 3)])
+  layers = [*down, Conv2d(n, 3)]
+  if attention:
+    layers = [*layers[:3], Attention(n), *layers[3:], Attention(n)]
+  return nn.Sequential(layers)
 
 
-def residual_synthesis(filters: int, channels: int = 3) -> nn.Sequential:
+def residual_synthesis(filters: int, channels: int = 3, attention: bool = False) -> nn.Sequential:
   """Latents to pictures, `residual_analysis` mirrored."""
   n = filters
   up = [layer for _ in range(3) for layer in (ResidualBlock(n), ResidualUp(n))]
-  return nn.Sequential([*up, ResidualBlock(n), Subpixel(channels)])
+  layers = [*up, ResidualBlock(n), Subpixel(channels)]
+  if attention:
+    layers = [Attention(n), *layers[:4], Attention(n), *layers[4:]]
+  return nn.Sequential(layers)
 
 
 def hyper_analysis(filters: int, activation) -> nn.Sequential:

@@ -59,12 +59,12 @@ def with_components(params, x, *, lambdas: tuple[float, float]):
 
   norm = {"gamma": root(_GAMMA * jnp.eye(filters))}
   g_a |= {"layers_1": {"kernel": patch, "bias": shift}}
-  g_a |= {"layers_4": g_a["layers_4"] | {"kernel": down}}
-  g_a |= {"layers_7": g_a["layers_7"] | {"kernel": last}}
+  g_a |= {"layers_4": {"kernel": down, "bias": jnp.zeros(filters)}}
+  g_a |= {"layers_7": {"kernel": last, "bias": jnp.zeros(latents)}}
   g_a |= {name: g_a[name] | norm for name in ("layers_2", "layers_5")}
   g_a |= {name: _identity(g_a[name]) for name in ("layers_3", "layers_6")}
-  g_s |= {"layers_0": g_s["layers_0"] | {"transposed_kernel": up}}
-  g_s |= {"layers_4": g_s["layers_4"] | {"transposed_kernel": wide}}
+  g_s |= {"layers_0": {"transposed_kernel": up, "bias": jnp.zeros(filters)}}
+  g_s |= {"layers_4": {"transposed_kernel": wide, "bias": jnp.zeros(filters)}}
   g_s |= {name: g_s[name] | norm for name in ("layers_1", "layers_5")}
   g_s |= {name: _identity(g_s[name]) for name in ("layers_2", "layers_3", "layers_6")}
   g_s |= {"layers_7": {"shuffled": {"kernel": shuffled, "bias": jnp.full(_PIXELS, 0.5)}}}

@@ -14,7 +14,9 @@ from jaxcodec.errors import CodecError
 from jaxcodec.hub import compressai
 from jaxcodec.hub.checkpoint import Tensors
 from jaxcodec.hub.load import load_sound
+from jaxcodec.image.autoregressive import JointAutoregressive
 from jaxcodec.image.elic import Elic
+from jaxcodec.image.factorized import FactorizedPrior
 from jaxcodec.image.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 
 PATH = pathlib.Path(__file__).parents[1] / "recorded" / "image.npz"
@@ -32,6 +34,11 @@ def read(arrays):
 def test_the_codec_and_its_sizes_follow_from_names_and_shapes():
   assert read(arrays_of("mean_scale"))[0] == MeanScaleHyperprior(filters=8, latents=12)
   assert read(arrays_of("elic"))[0] == Elic(filters=8, latents=12, groups=(2, 4, 6))
+  relu = FactorizedPrior(filters=8, latents=12, rectified=True)
+  assert read(arrays_of("factorized_relu"))[0] == relu
+  for transform in ("residual", "attention"):
+    joint = JointAutoregressive(filters=8, latents=8, transform=transform)
+    assert read(arrays_of(transform))[0] == joint
 
 
 def test_names_of_older_files_are_read():

@@ -48,7 +48,10 @@ CASES = (
 
 @pytest.mark.parametrize(
   "case",
-  [pytest.param(case, marks=[pytest.mark.slow] * (case in ("elic", "mlic"))) for case in CASES],
+  [
+    pytest.param(case, marks=[pytest.mark.slow] * (case in ("attention", "elic", "mlic")))
+    for case in (*CASES, "attention")
+  ],
 )
 def test_a_picture_of_odd_size_comes_back_exactly_so(case):
   found = codec(case)

@@ -9,8 +9,8 @@ CASES = sorted({name.split("/")[0] for name in RECORDED} - {"x"})
 PICTURE = RECORDED["x"].astype(np.float32) / 127.5 - 1
 
 
-# The two that compile longest.
-SLOW = ("autoregressive", "elic")
+# Those that compile longest.
+SLOW = ("autoregressive", "attention", "elic")
 
 
 @pytest.mark.parametrize(

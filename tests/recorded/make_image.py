@@ -24,9 +24,12 @@ from compressai.latent_codecs import (
 )
 from compressai.layers import CheckerboardMaskedConv2d
 from compressai.models import (
+  Cheng2020Anchor,
   Cheng2020AnchorCheckerboard,
+  Cheng2020Attention,
   Elic2022Official,
   FactorizedPrior,
+  FactorizedPriorReLU,
   JointAutoregressiveHierarchicalPriors,
   MeanScaleHyperprior,
   ScaleHyperprior,
@@ -120,6 +123,9 @@ CASES = {
   "checkerboard": Checkerboard,
   "residual_checkerboard": lambda: Cheng2020AnchorCheckerboard(N),
   "channelwise": ChannelWise,
+  "factorized_relu": lambda: FactorizedPriorReLU(N, M),
+  "residual": lambda: Cheng2020Anchor(N),
+  "attention": lambda: Cheng2020Attention(N),
   "elic": lambda: Elic2022Official(N, M, [2, 4, 6]),
 }
 
