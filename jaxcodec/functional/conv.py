@@ -33,8 +33,8 @@ def conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1, groups: in
 def steady_conv(x, kernel, bias=None, *, stride: int = 1, dilation: int = 1):
   """As `conv`; on a CPU the last bit of an output depends on its inputs alone, not on T nor B.
 
-  How XLA splits a long sum depends on how many there are, so products are added up a few hundred at
-  a time.
+  How XLA splits a long sum depends on how many there are, so no more than 128 products are
+  added up at a time.
   """
   y = jax.lax.platform_dependent(
     x,
