@@ -22,6 +22,7 @@ from jaxcodec.errors import CodecError
 _BATCH_SECONDS = 60.0  # Of sound, in a device's rows of a batch.
 _LONGEST_SECONDS = 60.0  # Longer signals go alone, chunk by chunk.
 _CHUNK_SECONDS = 10.0
+_IN_WORK = 2  # Batches at a time.
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -94,19 +95,17 @@ def encode(
   mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
   rows = NamedSharding(mesh, P("data"))
   placed = jax.device_put(codec, NamedSharding(mesh, P()))
-  pending = None
-  for batch in batches(codec, signals, len(devices)):
+
+  def code(batch):
     if isinstance(batch, Signal):
-      yield _alone(codec, batch, bitrate, decode)
-      continue
-    x, length = filled(batch, codec, len(devices))
-    found = _coded(placed, *jax.device_put((x, length), rows), bitrate, decode)
-    # The devices work on this batch while the host reads the next and writes the last.
-    if pending is not None:
-      yield from _rows(codec, *pending)
-    pending = batch, found
-  if pending is not None:
-    yield from _rows(codec, *pending)
+      return [_alone(codec, batch, bitrate, decode)]
+    given = jax.device_put(filled(batch, codec, len(devices)), rows)
+    return _rows(codec, batch, _coded(placed, *given, bitrate, decode))
+
+  # One batch fills the gaps of the other: on a CPU the cores that wait for the last one's part of a
+  # product, elsewhere the time in which the host makes a batch and takes its codes.
+  for found in ahead(code, batches(codec, signals, len(devices)), _IN_WORK, _IN_WORK):
+    yield from found
 
 
 @functools.partial(jax.jit, static_argnames=("bitrate", "decode"))
@@ -156,12 +155,14 @@ def filled(batch: list[Signal], codec: Codec, num_devices: int) -> tuple[np.ndar
   return x, length
 
 
-def _rows(codec: Codec, batch: list[Signal], found) -> Iterator[Coded]:
+def _rows(codec: Codec, batch: list[Signal], found) -> list[Coded]:
   codes, decoded = jax.device_get(found)
+  coded = []
   for i, signal in enumerate(batch):
     size = len(signal.wave)
     y = None if decoded is None else decoded[i, :size]
-    yield Coded(signal, codes[i, : codec.module.num_frames(size)], None, y)
+    coded.append(Coded(signal, codes[i, : codec.module.num_frames(size)], None, y))
+  return coded
 
 
 def _alone(codec: Codec, signal: Signal, bitrate: int | None, decode: bool) -> Coded:

@@ -16,7 +16,7 @@ Metric = Literal["l2", "cosine"]
 Scoring = Literal["float32", "bfloat16", "int8"]
 Backend = Literal["reference", "tiled", "tpu", "interpret", "gpu", "interpret_gpu"]
 
-# On a CPU a tile's scores stay in the cache, 4 MB of them; fewer than _FEW_SCORES do untiled.
+# On a CPU a tile's scores stay in the cache, 4 MB of them; fewer than _FEW_SCORES are one tile.
 _TILE_ROWS, _TILE_ENTRIES, _FEW_SCORES = 1024, 1024, 1 << 21
 # On a GPU fewer scores than these are sooner made all at once.
 _GPU_SCORES = 1 << 25
@@ -100,9 +100,10 @@ def _one(form):
 
 
 def _cpu(z, codebook, metric):
-  if z.shape[0] * codebook.shape[0] <= _FEW_SCORES:
-    return reference.nearest_code(z, codebook, metric)
-  return tiled.nearest_code(z, codebook, metric, _TILE_ROWS, _TILE_ENTRIES)
+  rows, entries = z.shape[0], codebook.shape[0]
+  if rows * entries > _FEW_SCORES:
+    rows, entries = _TILE_ROWS, _TILE_ENTRIES
+  return tiled.nearest_code(z, codebook, metric, rows, entries)
 
 
 def plain(z, codebook, metric):

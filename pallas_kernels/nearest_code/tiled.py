@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from pallas_kernels.nearest_code import reference
 
+_BLOCK = 32
+
 
 def nearest_code(
   z: jax.Array, codebook: jax.Array, metric: str, rows: int, entries: int
@@ -75,7 +77,7 @@ def _few_rows(z, codebook, bias, entries: int):
     start = jnp.minimum(i * entries, number - entries)
     part = jax.lax.dynamic_slice_in_dim(codebook, start, entries)
     part_bias = jax.lax.dynamic_slice_in_dim(bias, start, entries)
-    score, code = reference.first_least(reference.scores(z, part, part_bias))
+    score, code = _first_least(reference.scores(z, part, part_bias))
     # Only what is less: a tie is the earlier entry's. A NaN stays, and its code is 0.
     less = (score < best[0]) | jnp.isnan(score)
     code = jnp.where(jnp.isnan(score), 0, code + start)
@@ -84,3 +86,20 @@ def _few_rows(z, codebook, bias, entries: int):
   worst = jnp.where(jnp.isnan(z[:, 0]), jnp.nan, jnp.inf)
   begin = worst, jnp.zeros_like(worst, jnp.int32)
   return jax.lax.fori_loop(0, turns, turn, begin)[1]
+
+
+def _first_least(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """As the reference's, reading all of `values` [N, K] once.
+
+  XLA on CPU vectorises a minimum of floats, not of pairs with their places: so the least of each
+  block is found first, and then the place in the one block that has the least of all.
+  """
+  rows, size = values.shape
+  number = -(-size // _BLOCK)
+  blocks = jnp.pad(values, ((0, 0), (0, number * _BLOCK - size)), constant_values=jnp.inf)
+  blocks = blocks.reshape(rows, number, _BLOCK)
+  lows = blocks.min(axis=-1)
+  least, block = lows.min(axis=-1), lows.argmin(axis=-1)
+  within = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0].argmin(axis=-1)
+  first = (block * _BLOCK + within).astype(jnp.int32)
+  return least, jnp.where(jnp.isnan(least), 0, first)
