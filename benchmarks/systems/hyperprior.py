@@ -14,6 +14,8 @@ over seeds.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -72,7 +74,9 @@ def of_batches(test: np.ndarray, run) -> dict[str, float]:
   return {"bits": float(np.mean(rates)), "psnr": float(np.mean(quality))}
 
 
-def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
+@functools.cache
+def functions_of(side: str, filters: int, latents: int, crop: int, steps: int, rate: float):
+  """`(init, step, run)` of a side here, compiled once for all lambdas and seeds."""
   import jax
 
   from jaxcodec import functional as F
@@ -90,29 +94,40 @@ def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, f
   }
   config = rate_distortion.TrainPictures(
     name="hyperprior",
-    codec=systems[options.side](filters=options.filters, latents=options.latents),
-    data=Pictures(size=(options.crop, options.crop)),
+    codec=systems[side](filters=filters, latents=latents),
+    data=Pictures(size=(crop, crop)),
     batch_size=ROWS,
-    num_steps=options.steps,
-    optimizer=Adam(rate=LearningRate(peak=options.rate, cosine=True), clip_norm=CLIP),
-    lambdas=(trade_off, trade_off),
+    num_steps=steps,
+    optimizer=Adam(rate=LearningRate(peak=rate, cosine=True), clip_norm=CLIP),
+    lambdas=(1.0, 1.0),
     median_rate=1e-3,
   )
-  key = jax.random.key(seed)
-  state = jax.jit(rate_distortion.init_state, static_argnames="config")(key, config=config)
-  step = jax.jit(rate_distortion.train_step, static_argnames="config", donate_argnums=0)
-  for x in crops(train, seed, options):
-    state, _ = step(state, 2 * x - 1, key, config=config)
 
-  @jax.jit
-  def run(x):
-    coded = config.codec.apply({"params": state.params}, 2 * x - 1)
+  def step(state, x, key, trade_off):
+    weighed = dataclasses.replace(config, lambdas=(trade_off, trade_off))
+    return rate_distortion.train_step(state, x, key, config=weighed)[0]
+
+  def run(params, x):
+    coded = config.codec.apply({"params": params}, 2 * x - 1)
     bits = [
       F.information_bits(p).reshape(len(x), -1).sum(axis=1) for p in coded.likelihoods.values()
     ]
     return sum(bits[1:], bits[0]), (coded.x_hat + 1) / 2
 
-  return of_batches(test, run)
+  init = functools.partial(rate_distortion.init_state, config=config)
+  return jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(run)
+
+
+def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
+  import jax
+
+  sizes = options.filters, options.latents, options.crop, options.steps, options.rate
+  init, step, run = functions_of(options.side, *sizes)
+  key = jax.random.key(seed)
+  state = init(key)
+  for x in crops(train, seed, options):
+    state = step(state, 2 * x - 1, key, trade_off)
+  return of_batches(test, functools.partial(run, state.params))
 
 
 def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
