@@ -101,7 +101,7 @@ def train_step(state: TrainState, batch, key, *, config: TrainPictures) -> tuple
   """
   late = state.step >= (1 - config.selective_share) * config.num_steps
   step_key = jax.random.fold_in(key, state.step)
-  gradients, terms = _gradients(state.params, batch, step_key, config, late)
+  gradients, terms = loss_gradients(state.params, batch, step_key, config, late)
   optimizer = _optimizer(config, state.params)
   updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
   params = optax.apply_updates(state.params, updates)
@@ -114,8 +114,8 @@ def train_step(state: TrainState, batch, key, *, config: TrainPictures) -> tuple
   return settled(state, new, gradients, terms, metrics)
 
 
-def _gradients(params, batch, key, config: TrainPictures, late):
-  """`(gradients, terms)` of a batch, taken in parts and averaged."""
+def loss_gradients(params, batch, key, config: TrainPictures, late):
+  """`(gradients, terms)` of a batch `[B, H, W, 3]`, taken in parts and averaged."""
   gradient = jax.grad(functools.partial(_loss, config=config, late=late), has_aux=True)
   if config.accumulate == 1:
     return gradient(params, batch, key)
