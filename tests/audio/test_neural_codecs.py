@@ -1,7 +1,6 @@
 """Codecs of which a half sees all of a signal at once: batches, chunks, files and the command."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -156,9 +155,7 @@ def test_operations_one_by_one_give_the_codes_and_the_wave_of_a_compiled_program
 
 @pytest.mark.slow
 @EVERY
-@given(sizes=st.permutations((7, 7, 2, 2, 2, 2, 2)))
-@settings(max_examples=6, deadline=None)
-def test_the_half_that_streams_does_so_in_chunks_and_the_other_refuses(name, sizes):
+def test_the_half_that_streams_does_so_in_chunks_and_the_other_refuses(name):
   codec, (x, codes, wave) = codec_of(name), whole(name)
   halves = {
     "encoder": (encode_chunk, x, HOP, codes),
@@ -170,7 +167,7 @@ def test_the_half_that_streams_does_so_in_chunks_and_the_other_refuses(name, siz
       with pytest.raises(ValueError, match="sees all of a signal at once"):
         function(codec, state, array, final=True)
       continue
-    for start, stop in itertools.pairwise((0, *np.cumsum(sizes))):
+    for start, stop in ((0, 9), (9, FRAMES)):
       chunk = array[:, start * step : stop * step]
       state, part = function(codec, state, chunk, final=stop == FRAMES)
       parts.append(part)
