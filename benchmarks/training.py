@@ -70,7 +70,7 @@ def ours(rows: int, seconds: float, filters: int, gpu: bool):
   placed = placed_step(config, sharding.make_mesh(config.mesh, jax.devices()[:1]))
   state = jax.jit(placed.init, out_shardings=placed.shardings)(key)
   x = jax.device_put(wave(rows, seconds))
-  lowered = placed.step.lower(state, x, key)
+  lowered = placed.step_at(0).lower(state, x, key)
   step = lowered.compile()
 
   def take():

@@ -45,23 +45,28 @@ def main(arguments: list[str] | None = None) -> int:
     config = settings.changed(settings.load(options.config), options.set)
     tasks.check(config)
     place = topology.slice_of(options.topology)
-    try:
-      found = sizing.report(config, place, quick=options.quick, plan=options.plan)
-    except sizing.TooLarge as error:
-      print(f"{config.name} on {place.name} does not fit: {error}")
-      remedy = sizing.smaller(config, place, quick=options.quick, plan=options.plan)
-      if remedy is None:
-        print("no smaller batch, remat and fsdp together make it fit: take more chips")
-      else:
-        settings_of_it = " ".join(f"--set {part}" for part in remedy[0].split())
-        print(f"it fits with {settings_of_it}:")
-        print(_table(remedy[1]))
-      return 1
+    firsts = sorted(tasks.of(config).steps)
+    how = {"quick": options.quick, "plan": options.plan}
+    for first in firsts:
+      stage = "" if len(firsts) == 1 else f", steps from {first} on"
+      try:
+        found = sizing.report(config, place, at=first, **how)
+      except sizing.TooLarge as error:
+        print(f"{config.name} on {place.name}{stage} does not fit: {error}")
+        remedy = sizing.smaller(config, place, at=first, **how)
+        if remedy is None:
+          print("no smaller batch, remat and fsdp together make it fit: take more chips")
+        else:
+          settings_of_it = " ".join(f"--set {part}" for part in remedy[0].split())
+          print(f"it fits with {settings_of_it}:")
+          print(_table(remedy[1]))
+        return 1
+      chips = f"{place.name} ({len(place.devices)} chips)"
+      print(f"{config.name} on {chips}, batch {config.batch_size}{stage}")
+      print(_table(found), flush=True)
   except ValueError as error:
     print(f"launch.compile_check: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
-  print(f"{config.name} on {place.name} ({len(place.devices)} chips), batch {config.batch_size}")
-  print(_table(found))
   return 0
 
 

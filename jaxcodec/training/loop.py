@@ -62,12 +62,12 @@ def run(
   except CodecError as error:
     raise ValueError(str(error)) from None
   key = jax.random.key(config.seed)
-  init, step_fn, shapes, shardings = placed_step(config, mesh)
+  placed = placed_step(config, mesh)
   with checkpoints.opened(config, workdir) as checkpointer, _Stop() as stop, jax.set_mesh(mesh):
     if checkpointer.latest is None:
-      state = _initial(init, shardings)(key)
+      state = _initial(placed.init, placed.shardings)(key)
     else:
-      state = checkpoints.restore(checkpointer, shapes, shardings)
+      state = checkpoints.restore(checkpointer, placed.shapes, placed.shardings)
     first = int(state.step)
     place = functools.partial(_global, mesh=mesh)
     source = pipeline.batches(config.data, data, first)
@@ -83,7 +83,7 @@ def run(
         state = task.prepare(state, key, data, step, place)
         if profile and step == traced:
           tracing.enter_context(jax.profiler.trace(str(workdir / "profile")))
-        state, metrics = step_fn(state, batch, key)
+        state, metrics = placed.step_at(step)(state, batch, key)
         # Placed while the step runs.
         following = next(batches, None)
         if step == traced + 2:

@@ -1,5 +1,6 @@
 """The step of a run as it is compiled: for a mesh, its state placed and donated."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,14 +20,18 @@ class Placed(NamedTuple):
 
   Attributes:
     init: `key -> TrainState`, not compiled.
-    step: `(state, batch, key) -> (state, metrics)`, jitted.
+    steps: `tasks.Task.steps`, jitted.
     shapes, shardings: of the state.
   """
 
   init: Callable[..., TrainState]
-  step: Any
+  steps: dict[int, Any]
   shapes: TrainState
   shardings: TrainState
+
+  def step_at(self, step: int):
+    """What the run takes at a step."""
+    return self.steps[max(first for first in self.steps if first <= step)]
 
 
 def placed_step(config: Run, mesh: jax.sharding.Mesh) -> Placed:
@@ -35,14 +40,15 @@ def placed_step(config: Run, mesh: jax.sharding.Mesh) -> Placed:
   shapes = jax.eval_shape(task.init, jax.random.key(config.seed))
   shardings = sharding.state_shardings(shapes, mesh, config.mesh)
   on_cpu = mesh.devices.flat[0].platform == "cpu"
-  step = jax.jit(
-    task.step,
+  jitted = functools.partial(
+    jax.jit,
     donate_argnums=0,
     in_shardings=(shardings, sharding.batch_sharding(mesh), None),
     out_shardings=(shardings, None),
     compiler_options=_COPIES_LESS if on_cpu else None,
   )
-  return Placed(task.init, step, shapes, shardings)
+  steps = {first: jitted(step) for first, step in task.steps.items()}
+  return Placed(task.init, steps, shapes, shardings)
 
 
 def arguments(config: Run, placed: Placed, mesh: jax.sharding.Mesh) -> tuple[Any, Any, Any]:

@@ -4,27 +4,30 @@ Two stages, as the source has them: until `start_step` the masked autoencoder, t
 latents and the vocoder learn, each for itself. They then stand still, k-means on their features and
 latents makes the codebooks, and the acoustic encoder and the diffusion learn together. The source
 takes the parts of the first stage from others, who trained decoder and vocoder with adversaries as
-well; here these have none.
+well; here these have none. Each stage is a program of its own, with an optimizer for what learns in
+it.
 """
 
 import dataclasses
-import functools
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec import functional as F
 from jaxcodec.audio.semanticodec import SemantiCodec, spectrogram
 from jaxcodec.data.sound import Sound
-from jaxcodec.decoders import latent_diffusion
-from jaxcodec.encoders.mae import MaePredictor, masked_error
+from jaxcodec.decoders import hifigan, latent_diffusion
+from jaxcodec.encoders.mae import Block, MaePredictor, masked_error
 from jaxcodec.encoders.vqgan import VqganEncoder
 from jaxcodec.functional.log_mel import vocoder_log_mel
+from jaxcodec.layers import unet, vqgan
 from jaxcodec.training import losses, sharding
 from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.remat import computed_again
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
@@ -36,6 +39,14 @@ _FIXED = (
   ("decoder", "latent_scale"),
 )
 _SECOND = (("quantizer",), ("decoder", "unet"))
+# What `remat` computes again.
+_BLOCKS = (
+  Block,
+  hifigan.ResidualUnit,
+  vqgan.ResidualBlock,
+  unet.TimeBlock,
+  unet.SpatialTransformer,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,14 +153,14 @@ class Found(NamedTuple):
   """What a step finds beside gradients.
 
   Attributes:
-    losses: scalars by name; those of the other stage are zero.
-    counts: [2, K], how often each token occurred.
+    losses: scalars by name.
+    counts: [2, K], how often each token occurred; `()` in the first stage, as the next.
     statistics: of the acoustic codebook.
   """
 
   losses: dict[str, jax.Array]
-  counts: jax.Array
-  statistics: F.CodeStatistics
+  counts: Any
+  statistics: Any
 
 
 def init_state(key, config: TrainSemantic) -> TrainState:
@@ -162,68 +173,87 @@ def init_state(key, config: TrainSemantic) -> TrainState:
   features, order, mel = (jnp.zeros(shape) for shape in shapes)
   others = helpers.init(helper_key, features, order.astype(int), mel)["params"]
   tx = config.optimizer.transformation(config.num_steps)
+  trees = {"codec": params, "helpers": others}
   sizes = codec.codebook_sizes
   book = params["quantizer"]["acoustic"]["codebooks"]
   return plain_state(params, tx)._replace(
-    optimizer=tx.init((params, others)),
+    optimizer=tuple(tx.init(_parted(trees, second)[0]) for second in (False, True)),
     discriminators=others,
     ema=F.ema_state(book),
     usage=jnp.zeros((2, max(sizes))),
   )
 
 
-def train_step(state: TrainState, batch, key, *, config: TrainSemantic) -> tuple[TrainState, dict]:
+def train_step(
+  state: TrainState, batch, key, *, config: TrainSemantic, second: bool
+) -> tuple[TrainState, dict]:
   """Takes a step; see `step.train_step`.
 
   Args:
     batch: float32 `[B, window, 1]`.
+    second: the stage; static.
   """
   key = jax.random.fold_in(key, state.step)
-  second = state.step >= config.start_step
-  trees = state.params, state.discriminators
-  parts = batch.reshape(-1, config.accumulate, *batch.shape[1:]).swapaxes(0, 1)
-
-  def taken(_, inputs):
-    found = jax.lax.cond(
-      second,
-      functools.partial(_gradients, _second_loss, config),
-      functools.partial(_gradients, _first_loss, config),
-      *(trees, *inputs),
-    )
-    return None, found
-
-  _, (gradients, found) = jax.lax.scan(taken, None, (parts, jax.random.split(key, len(parts))))
-  gradients, terms = jax.tree.map(lambda x: x.mean(axis=0), (gradients, found.losses))
-  counts, statistics = jax.tree.map(lambda x: x.sum(axis=0), (found.counts, found.statistics))
+  learning, still = _parted(_trees(state), second)
+  gradients, found = _gradients(learning, still, batch, key, config, second)
 
   tx = config.optimizer.transformation(config.num_steps)
-  updates, optimizer = tx.update(gradients, state.optimizer, trees)
-  # Zero gradients alone would leave momentum and decay at work.
-  updates = jax.tree_util.tree_map_with_path(functools.partial(_staged, second), updates)
-  params, others = optax.apply_updates(trees, updates)
-  written = F.ema_update(state.ema, statistics, config.decay)
-  still = state.params["quantizer"]["acoustic"]["codebooks"], state.ema
-  book, ema = jax.tree.map(lambda a, b: jnp.where(second, a, b), written, still)
-  params = _with_book(params, book)
-  new = state._replace(
-    params=params,
-    discriminators=others,
-    optimizer=optimizer,
-    average=_with_book(averaged(state, params, config.average_decay), book),
-    ema=ema,
-    usage=jnp.where(second, state.usage + 0.01 * (counts - state.usage), state.usage),
+  updates, optimizer = tx.update(gradients, state.optimizer[second], learning)
+  learning = optax.apply_updates(learning, updates)
+  trees = _joined(learning, still)
+  average, rest = _parted({"codec": state.average}, second)
+  average = averaged(
+    state._replace(average=average["codec"]), learning["codec"], config.average_decay
   )
+  new = state._replace(
+    params=trees["codec"],
+    discriminators=trees["helpers"],
+    average=_joined({"codec": average}, rest)["codec"],
+    optimizer=tuple(optimizer if i == second else o for i, o in enumerate(state.optimizer)),
+  )
+  if second:
+    book, ema = F.ema_update(state.ema, found.statistics, config.decay)
+    new = new._replace(
+      params=_with_book(new.params, book),
+      average=_with_book(new.average, book),
+      ema=ema,
+      usage=state.usage + 0.01 * (found.counts - state.usage),
+    )
+  terms = found.losses
   metrics = {"objective": sum(terms.values()), "gradient_norm": optax.tree.norm(gradients)}
   return settled(state, new, gradients, terms, metrics)
 
 
-def _staged(second, path, update):
-  # The first part of a path says whether it is the codec's.
-  codec, names = path[0].idx == 0, tuple(part.key for part in path[1:])
-  if codec and any(names[: len(fixed)] == fixed for fixed in _FIXED):
-    return jnp.zeros_like(update)
-  late = codec and any(names[: len(start)] == start for start in _SECOND)
-  return jnp.where(second if late else ~second, update, 0)
+def learnt(state: TrainState, config: TrainSemantic):
+  """The parameters that the last step's gradients were of."""
+  return _parted(_trees(state), int(state.step) > config.start_step)[0]
+
+
+def _trees(state: TrainState) -> dict[str, Any]:
+  return {"codec": state.params, "helpers": state.discriminators}
+
+
+def _parted(trees: dict[str, Any], second: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+  """`(parameters that learn in the stage, all others)`."""
+  flat = flatten_dict(trees)
+  learning = {path: leaf for path, leaf in flat.items() if _stage(path) is second}
+  still = {path: leaf for path, leaf in flat.items() if path not in learning}
+  return unflatten_dict(learning), unflatten_dict(still)
+
+
+def _joined(learning: dict[str, Any], still: dict[str, Any]) -> dict[str, Any]:
+  return unflatten_dict(flatten_dict(learning) | flatten_dict(still))
+
+
+def _stage(path: tuple[str, ...]) -> bool | None:
+  """Whether a parameter learns in the second stage; None for one that gradients do not train."""
+  tree, *rest = path
+  names = tuple(rest)
+
+  def among(starts):
+    return tree == "codec" and any(names[: len(start)] == start for start in starts)
+
+  return None if among(_FIXED) else among(_SECOND)
 
 
 def _with_book(params, book):
@@ -231,13 +261,37 @@ def _with_book(params, book):
   return params | {"quantizer": quantizer}
 
 
-def _gradients(loss, config: TrainSemantic, trees, x, key):
-  run = functools.partial(loss, config=config, x=x, key=key)
-  with nn.intercept_methods(sharding.rows_apart):
-    return jax.grad(jax.checkpoint(run) if config.remat else run, has_aux=True)(trees)
+def _gradients(learning, still, batch, key, config: TrainSemantic, second: bool):
+  """Gradients by `learning`, and what was found, of a batch that is taken in parts."""
+  loss = _second_loss if second else _first_loss
+
+  def run(learning, x, key):
+    return loss(_joined(learning, still), config, x, key)
+
+  def part(x, key):
+    with nn.intercept_methods(sharding.rows_apart), computed_again(config.remat, _BLOCKS):
+      return jax.grad(run, has_aux=True)(learning, x, key)
+
+  count = config.accumulate
+  if count == 1:
+    return part(batch, key)
+
+  def taken(total, inputs):
+    return jax.tree.map(jnp.add, total, part(*inputs)), None
+
+  # Row i goes to part i mod parts, so that every device keeps its rows.
+  parts = batch.reshape(-1, count, *batch.shape[1:]).swapaxes(0, 1)
+  inputs = parts, jax.random.split(key, count)
+  start = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(part, *(x[0] for x in inputs)),
+  )
+  (gradients, found), _ = jax.lax.scan(taken, start, inputs)
+  gradients, terms = jax.tree.map(lambda x: x / count, (gradients, found.losses))
+  return gradients, found._replace(losses=terms)
 
 
-def _first_loss(trees, *, config: TrainSemantic, x, key):
+def _first_loss(trees, config: TrainSemantic, x, key):
   """Masked patches, spectra by way of latents, and waves from spectra."""
   codec, helpers = _bound(trees, config)
   for_masks, for_latents = jax.random.split(key)
@@ -253,13 +307,10 @@ def _first_loss(trees, *, config: TrainSemantic, x, key):
   vocoder = losses.mel_loss(x, wave, codec.sample_rate, config.mel_scales)
   total = masked + spectrum + config.divergence * divergence + vocoder
   terms = {"masked": masked, "spectrum": spectrum, "divergence": divergence, "vocoder": vocoder}
-  size, width = codec.codebook_size, codec.mae.width * codec.stack
-  nothing = F.CodeStatistics(jnp.zeros((1, size)), jnp.zeros((1, size, width)))
-  counts = jnp.zeros((2, max(codec.codebook_sizes)))
-  return total, Found(terms | _zeros("commitment", "diffusion"), counts, nothing)
+  return total, Found(terms, (), ())
 
 
-def _second_loss(trees, *, config: TrainSemantic, x, key):
+def _second_loss(trees, config: TrainSemantic, x, key):
   """The acoustic codebook's commitment, and v of latents under the tokens' condition."""
   codec, helpers = _bound(trees, config)
   features, end = jax.lax.stop_gradient(codec.features(x))
@@ -275,20 +326,14 @@ def _second_loss(trees, *, config: TrainSemantic, x, key):
   found = codec.decoder.predict(noisy, steps, jnp.where(kept, condition, 0))
   diffusion = jnp.square(found - v).mean()
   terms = {"commitment": quantized.loss, "diffusion": diffusion}
-  terms |= _zeros("masked", "spectrum", "divergence", "vocoder")
   counts = F.code_counts(quantized.codes, max(codec.codebook_sizes))
   assert quantized.statistics is not None
   return quantized.loss + diffusion, Found(terms, counts, quantized.statistics)
 
 
-def _zeros(*names: str) -> dict[str, jax.Array]:
-  return {name: jnp.zeros(()) for name in names}
-
-
 def _bound(trees, config: TrainSemantic):
-  params, others = trees
-  helpers = Helpers(config).bind({"params": others})
-  return config.codec.bind({"params": params}), helpers
+  helpers = Helpers(config).bind({"params": trees["helpers"]})
+  return config.codec.bind({"params": trees["codec"]}), helpers
 
 
 def begun(state: TrainState, key, data, step: int, place, config: TrainSemantic) -> TrainState:
@@ -301,7 +346,7 @@ def begun(state: TrainState, key, data, step: int, place, config: TrainSemantic)
   @jax.jit
   def seen(state, x):
     """Features [N, D], NaN in silence, which k-means passes over; and the latents' variance."""
-    codec, helpers = _bound((state.params, state.discriminators), config)
+    codec, helpers = _bound(_trees(state), config)
     features, end = codec.features(x)
     sounds = jnp.arange(features.shape[1]) < end[:, None]
     latents, _ = helpers.moments(vocoder_log_mel(x[..., 0], codec.diffusion.bands))
@@ -314,25 +359,21 @@ def begun(state: TrainState, key, data, step: int, place, config: TrainSemantic)
     keys = jax.random.split(jax.random.fold_in(key, 2**31 + step))
     centroids, _ = F.kmeans(keys[0], rows, codec.semantic_size)
     params = state.params | {"quantizer": state.params["quantizer"] | {"centroids": centroids}}
-    bound, _ = _bound((params, state.discriminators), config)
+    bound = codec.bind({"params": params})
     features, end = bound.features(x)
     _, rest = bound.quantizer.residual(features, end)
     sounds = jnp.arange(rest.shape[1]) < end[:, None]
     rest = jnp.where(sounds[..., None], rest, jnp.nan).reshape(-1, rest.shape[-1])
     book, ema = F.kmeans(keys[1], rest, codec.codebook_size)
 
-    def written(tree):
-      decoder = tree["decoder"] | {"latent_scale": 1 / jnp.sqrt(variance)}
-      quantizer = tree["quantizer"] | {"centroids": centroids}
-      return _with_book(tree | {"decoder": decoder, "quantizer": quantizer}, book[None])
-
-    ema = jax.tree.map(lambda leaf: leaf[None], ema)
-    return written(state.params), written(state.average), ema
+    params |= {"decoder": params["decoder"] | {"latent_scale": 1 / jnp.sqrt(variance)}}
+    return _with_book(params, book[None]), jax.tree.map(lambda leaf: leaf[None], ema)
 
   found = [seen(state, place(data[i])) for i in wanted]
   rows = jnp.concatenate([rows for rows, _ in found])
   variance = jnp.stack([variance for _, variance in found]).mean()
-  params, average, ema = start(state, rows, variance, place(data[step]))
-  new = state._replace(params=params, average=average, ema=ema)
+  params, ema = start(state, rows, variance, place(data[step]))
+  # What stands still from now on is its own average; what now begins to learn was it so far.
+  new = state._replace(params=params, average=jax.tree.map(jnp.copy, params), ema=ema)
   # Placed as they were: the step is compiled for that.
   return jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), new, state)

@@ -68,11 +68,12 @@ class Report:
 
 
 def report(
-  config: Run, place: topology.Slice, *, quick: bool = False, plan: bool = False
+  config: Run, place: topology.Slice, *, at: int = 0, quick: bool = False, plan: bool = False
 ) -> Report:
-  """Compiles the step of `config`; `quick` as of `topology.compiled`.
+  """Compiles a step of `config`; `quick` as of `topology.compiled`.
 
   Args:
+    at: the step of the run; a run of several stages has a program for each (`tasks.Task.steps`).
     plan: whether to stop before code is generated (`planning.planned`); the program itself then
       counts in no memory.
 
@@ -91,7 +92,7 @@ def report(
     raise TooLarge(f"the state alone takes {state / 2**30:.2f} GiB of each chip")
   chips = len(place.devices)
   with jax.set_mesh(mesh):
-    traced = placed.step.trace(*arguments(config, placed, mesh))
+    traced = placed.step_at(at).trace(*arguments(config, placed, mesh))
   lowered = traced.lower(lowering_platforms=("tpu",))
   try:
     program = (planning.planned if plan else planning.compiled)(lowered, quick=quick)
@@ -145,12 +146,12 @@ def remedies(config: Run, chips: int) -> Iterator[tuple[str, Run]]:
 
 
 def smaller(
-  config: Run, place: topology.Slice, *, quick: bool = False, plan: bool = False
+  config: Run, place: topology.Slice, *, at: int = 0, quick: bool = False, plan: bool = False
 ) -> tuple[str, Report] | None:
   """The first of `remedies` with which the step fits, and its report, as `report` gives it."""
   for setting, changed in remedies(config, len(place.devices)):
     try:
-      return setting, report(changed, place, quick=quick, plan=plan)
+      return setting, report(changed, place, at=at, quick=quick, plan=plan)
     except TooLarge:
       continue
   return None

@@ -59,7 +59,7 @@ def settled(state: TrainState, new: TrainState, gradients, terms, metrics):
   flags = jnp.stack(jax.tree.leaves(finite))
   # A product stands by itself. XLA would put `all` into every array's update, hundreds of times.
   good = jnp.vdot(flags.astype(jnp.float32), flags.astype(jnp.float32)) == flags.size
-  new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+  new = jax.tree.map(lambda a, b: a if a is b else jnp.where(good, a, b), new, state)
   bad = (~good).astype(jnp.int32)
   new = new._replace(
     step=state.step + 1,

@@ -41,7 +41,8 @@ class Task(NamedTuple):
     description: of it, as JSON values; a run's directory has it.
     dtype: of a batch, or of each of its parts.
     init: `key -> TrainState`.
-    step: `(state, batch, key) -> (state, metrics)`.
+    steps: `(state, batch, key) -> (state, metrics)`, by the step of the run from which on it is
+      the one that is taken.
     prepare: `(state, key, data, step, place) -> state` before each step.
     diagnose: `(state, batch, finite) -> str`, why numbers are not finite.
     show: `(log, state, batch, step, workdir, mesh)`, samples.
@@ -51,7 +52,7 @@ class Task(NamedTuple):
   description: dict[str, Any]
   dtype: Any
   init: Callable
-  step: Callable
+  steps: dict[int, Callable]
   prepare: Callable
   diagnose: Callable
   show: Callable
@@ -84,7 +85,7 @@ def of(config: Run) -> Task:
       description=module | {"module": module_config(config.model)},
       dtype=Utterance("float32", "int32", "int32"),
       init=partial(speech.init_state, config=config),
-      step=partial(speech.train_step, config=config),
+      steps={0: partial(speech.train_step, config=config)},
       prepare=lambda state, *_: state,
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
@@ -96,7 +97,7 @@ def of(config: Run) -> Task:
       description=module | {"module": module_config(config.model)},
       dtype=Example("float32", "int32"),
       init=partial(classes.init_state, config=config),
-      step=partial(classes.train_step, config=config),
+      steps={0: partial(classes.train_step, config=config)},
       prepare=lambda state, *_: state,
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
@@ -109,7 +110,7 @@ def of(config: Run) -> Task:
       description=module | {"module": module_config(config.model)},
       dtype="int32",
       init=partial(sequences.init_state, config=config),
-      step=partial(sequences.train_step, config=config),
+      steps={0: partial(sequences.train_step, config=config)},
       prepare=lambda state, *_: state,
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
@@ -120,10 +121,13 @@ def of(config: Run) -> Task:
       description=native.description(config.name, config.codec),
       dtype="float32",
       init=partial(semanticodec.init_state, config=config),
-      step=partial(semanticodec.train_step, config=config),
+      steps={
+        0: partial(semanticodec.train_step, config=config, second=False),
+        config.start_step: partial(semanticodec.train_step, config=config, second=True),
+      },
       prepare=partial(semanticodec.begun, config=config),
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(
-        (state.params, state.discriminators), finite
+        semanticodec.learnt(state, config), finite
       ),
       show=lambda *_: None,
     )
@@ -133,7 +137,7 @@ def of(config: Run) -> Task:
       description=picture.description(config.name, config.codec),
       dtype="float32",
       init=partial(rate_distortion.init_state, config=config),
-      step=partial(rate_distortion.train_step, config=config),
+      steps={0: partial(rate_distortion.train_step, config=config)},
       prepare=partial(principal.begun, config=config),
       diagnose=lambda state, _, finite: diagnosis.bad_numbers(state.params, finite),
       show=lambda *_: None,
@@ -145,7 +149,7 @@ def of(config: Run) -> Task:
       Taught("float32", "float32", "bool") if isinstance(config.data, TaughtSound) else "float32"
     ),
     init=partial(state.init_state, config=config),
-    step=partial(step.train_step, config=config),
+    steps={0: partial(step.train_step, config=config)},
     prepare=partial(codecs.with_kmeans, config=config),
     diagnose=partial(diagnosis.diagnose, config=config),
     show=partial(samples.show, config=config),

@@ -1,11 +1,12 @@
 """The language model over codes: its cache, its draws, and guidance, against its own definition."""
 
 import functools
+import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from random_params import draw_params
 
 from jaxcodec import functional as F
@@ -52,25 +53,23 @@ def test_no_step_sees_a_later_one(params):
   assert changed[:5].max() < 1e-5 < changed[5:].min()
 
 
-def test_steps_with_a_cache_give_the_logits_of_all_at_once(params):
+@functools.partial(jax.jit, static_argnames="model")
+def _chunk(model, params, before, cache, start):
+  return model.apply({"params": params}, before, cache, start)
+
+
+@given(sizes=st.permutations((1, 1, 1, 3, 3)))
+@settings(max_examples=8, deadline=None)
+def test_chunks_with_a_cache_give_the_logits_of_all_at_once(params, sizes):
   model = model_of("delay")
-  codes = prompt(2, 7)
-  wanted, target = foretold(params, "delay", codes)
+  wanted, target = foretold(params, "delay", prompt(2, 7))
   before = np.pad(target[:, :-1], ((0, 0), (1, 0), (0, 0)), constant_values=-1)
-
-  @jax.jit
-  def in_parts(params, before):
-    def part(carry, chunk):
-      cache, start = carry
-      logits, cache = model.apply({"params": params}, chunk, cache, start)
-      return (cache, start + chunk.shape[1]), logits
-
-    first, cache = model.apply({"params": params}, before[:, :3], model.init_cache(2, 9))
-    steps = jnp.moveaxis(before[:, 3:], 1, 0)[:, :, None]
-    _, rest = jax.lax.scan(part, (cache, 3), steps)
-    return jnp.concatenate([first, jnp.moveaxis(rest[:, :, 0], 0, 1)], axis=1)
-
-  np.testing.assert_allclose(in_parts(params, before), wanted, atol=2e-5)
+  assert before.shape[1] == sum(sizes) == 9
+  cache, found = model.init_cache(2, 9), []
+  for start, stop in itertools.pairwise((0, *np.cumsum(sizes))):
+    logits, cache = _chunk(model, params, before[:, start:stop], cache, start)
+    found.append(logits)
+  np.testing.assert_allclose(np.concatenate(found, axis=1), wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("pattern", ["flat", "parallel", "delay"])

@@ -1,10 +1,12 @@
 """LMUFormer, plain and spiking: rows of their own lengths, streams of waves, and lookahead."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from random_params import draw_params
 
 from jaxcodec.audio import classifier
@@ -18,6 +20,7 @@ MODULES = {
 EVERY = pytest.mark.parametrize("name", ["plain", pytest.param("spiking", marks=pytest.mark.slow)])
 FRAMES = 14
 LENGTH = 400 + 160 * (FRAMES - 1) + 70  # What is left is no frame.
+LENGTHS = (400, 400 + 160 * 7, LENGTH)
 
 classify = jax.jit(classifier.classify, static_argnames=("module", "frames"))
 listen = jax.jit(classifier.listen, static_argnames=("module", "final"))
@@ -39,20 +42,53 @@ def params_of(name):
   return params
 
 
+def mel():
+  return np.random.default_rng(1).normal(size=(2, FRAMES, 10)).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "final"))
+def step(module, params, mel, state, final):
+  return module.apply({"params": params}, mel, state, final)
+
+
+@functools.cache
+def each_of(name):
+  return np.asarray(step(MODULES[name], params_of(name), mel(), None, True)[0])
+
+
 @functools.cache
 def whole_of(name):
   return np.asarray(classify(MODULES[name], params_of(name), signal()))
 
 
+@functools.cache
+def alone(name, length):
+  return np.asarray(classify(MODULES[name], params_of(name), signal()[:, :length]))
+
+
 @EVERY
-def test_rows_of_their_own_lengths_are_answered_as_if_alone(name):
-  module, params, x, whole = MODULES[name], params_of(name), signal(), whole_of(name)
-  lengths = np.array([400 + 160 * 7, LENGTH])
-  together = np.asarray(classify(module, params, x, length=lengths))
-  alone = np.asarray(classify(module, params, x[:, : lengths[0]]))
-  np.testing.assert_allclose(together[1], whole[1], atol=1e-5)
-  np.testing.assert_allclose(together[0], alone[0], atol=1e-5)
-  assert np.abs(alone[0] - whole[0]).max() > 1e-3
+@given(lengths=st.tuples(*[st.sampled_from(LENGTHS)] * 2), seed=st.integers(0, 99))
+@settings(max_examples=12, deadline=None)
+def test_rows_of_their_own_lengths_are_answered_as_if_alone(name, lengths, seed):
+  there = np.arange(LENGTH) < np.array(lengths)[:, None]
+  # What stands after a row's end is of no meaning.
+  noise = np.random.default_rng(seed).normal(size=there.shape)
+  x = np.where(there, signal(), noise).astype(np.float32)
+  together = classify(MODULES[name], params_of(name), x, length=np.array(lengths))
+  for row, length in enumerate(lengths):
+    np.testing.assert_allclose(together[row], alone(name, length)[row], atol=1e-5)
+  assert np.abs(alone(name, LENGTHS[0]) - alone(name, LENGTH)).max() > 1e-3
+
+
+@EVERY
+@given(sizes=st.permutations((1, 1, 1, 1, 5, 5)))
+@settings(max_examples=8, deadline=None)
+def test_frames_in_chunks_of_any_sizes_give_the_logits_of_all_at_once(name, sizes):
+  want, state, parts = each_of(name), None, []
+  for start, stop in itertools.pairwise((0, *np.cumsum(sizes))):
+    part, state = step(MODULES[name], params_of(name), mel()[:, start:stop], state, stop == FRAMES)
+    parts.append(part)
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), want, atol=2e-5)
 
 
 @EVERY

@@ -71,6 +71,13 @@ def wave():
   return module, peers, names
 
 
+def grouped():
+  module = D.MultiScaleGrouped(scales=2, width=16)
+  peers = [reference.GroupedScale(16, times) for times in range(2)]
+  names = [[*(f"conv_{s}_{i}" for i in range(7)), f"head_{s}"] for s in range(2)]
+  return module, peers, names
+
+
 def bands():
   module = D.MultiBandSTFT(windows=(256,), bands=(0.25, 1.0), filters=4)
   names = [f"conv_256_{b}_{i}" for b in range(2) for i in range(5)]
@@ -84,8 +91,8 @@ def layers_of(peer):
 
 @pytest.mark.parametrize(
   "make",
-  [stft, wave, bands, functools.partial(period, False), functools.partial(period, True)],
-  ids=["stft", "wave", "bands", "period", "period, always padded"],
+  [stft, wave, grouped, bands, functools.partial(period, False), functools.partial(period, True)],
+  ids=["stft", "wave", "grouped", "bands", "period", "period, always padded"],
 )
 def test_discriminators_equal_pytorch(make):
   module, peers, names = make()

@@ -100,6 +100,35 @@ class WaveScale(nn.Module):
     return self.head(x), features
 
 
+class GroupedScale(nn.Module):
+  def __init__(self, width: int, times: int):
+    super().__init__()
+    self.times, w = times, width
+    shapes = (
+      (1, w, 15, 1, 1),
+      (w, w, 41, 2, 4),
+      (w, 2 * w, 41, 2, 16),
+      (2 * w, 4 * w, 41, 4, 16),
+      (4 * w, 8 * w, 41, 4, 16),
+      (8 * w, 8 * w, 41, 1, 16),
+      (8 * w, 8 * w, 5, 1, 1),
+    )
+    self.layers = nn.ModuleList(
+      weight_norm(nn.Conv1d(ins, outs, taps, stride, taps // 2, groups=groups))
+      for ins, outs, taps, stride, groups in shapes
+    )
+    self.head = weight_norm(nn.Conv1d(8 * w, 1, 3, padding=1))
+
+  def forward(self, x):
+    for _ in range(self.times):
+      x = TF.avg_pool1d(x, 4, 2, 2)
+    features = []
+    for layer in self.layers:
+      x = TF.leaky_relu(layer(x), 0.1)
+      features.append(x)
+    return self.head(x), features
+
+
 class BandScale(nn.Module):
   def __init__(self, window: int, bands, filters: int):
     super().__init__()

@@ -1,6 +1,7 @@
 """Foretelling codes: what the model sees, what it learns, and its run from a dataset of codes."""
 
 import dataclasses
+import functools
 
 import jax
 import micro
@@ -72,6 +73,24 @@ def test_codes_that_repeat_are_learnt_and_absent_ones_count_for_nothing(config, 
 
 
 @pytest.mark.slow
+def test_rows_without_what_was_read_learn_to_do_without(config, codes):
+  """Of rows that all go without, the loss is that of codes which lack what was read."""
+
+  def loss(share, codes):
+    run = dataclasses.replace(config, drop_read=share)
+    step = functools.partial(sequences.train_step, config=run)
+    init = functools.partial(sequences.init_state, config=run)
+    options = {"compiler_options": micro.QUICK}
+    state = jax.jit(init, **options)(jax.random.key(0))
+    return float(jax.jit(step, **options)(state, codes, jax.random.key(1))[1]["cross_entropy"])
+
+  absent = np.where(np.arange(13)[:, None] < 6, -1, codes)
+  without = loss(0.0, absent)
+  np.testing.assert_allclose(loss(1 - 1e-7, codes), without, rtol=1e-6)
+  assert abs(loss(0.0, codes) - without) > 1e-3
+
+
+@pytest.mark.slow
 def test_eight_devices_learn_as_one(config, codes, mesh):
   del mesh  # Eight devices are there.
   codes = np.tile(codes, (2, 1, 1))
@@ -86,7 +105,7 @@ def test_eight_devices_learn_as_one(config, codes, mesh):
       state, key, found = init(jax.random.key(0)), jax.random.key(1), []
       rows = jax.device_put(codes, sharding.batch_sharding(made))
       for _ in range(5):
-        state, metrics = placed.step(state, rows, key)
+        state, metrics = placed.step_at(0)(state, rows, key)
         found.append(float(metrics["cross_entropy"]))
     losses.append(found)
   query = state.params["encoder"]["layers"]["attention"]["query"]["kernel"]

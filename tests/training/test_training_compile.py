@@ -251,6 +251,29 @@ def test_a_step_that_does_not_fit_says_with_which_setting_it_would(capsys):
   assert "it fits with --set remat=true --set mesh.data=1 --set mesh.fsdp=16:" in out
 
 
+@needs_compiler
+def test_every_program_of_a_run_of_two_stages_is_checked(monkeypatch, capsys):
+  asked = []
+
+  def report(config, place, *, at, **how):
+    del config, place, how
+    asked.append(at)
+    if at:
+      raise sizing.TooLarge("it is large")
+    return "a table"
+
+  monkeypatch.setattr(sizing, "report", report)
+  monkeypatch.setattr(compile_check, "_table", str)
+  config = pathlib.Path(__file__).parents[2] / "configs" / "semanticodec_16khz.py"
+  assert compile_check.main(["--config", str(config), "--topology", "v5e:2x2"]) == 1
+  assert asked[0] == 0
+  # The second stage, and what would make it smaller.
+  assert set(asked[1:]) == {200_000}
+  out = capsys.readouterr().out
+  assert "batch 64, steps from 0 on\na table\n" in out
+  assert "steps from 200000 on does not fit: it is large" in out
+
+
 @pytest.mark.parametrize(
   ("wrong", "said"),
   [
