@@ -1,4 +1,4 @@
-"""Records a training step of CompressAI's hyperpriors at drawn weights: `image_steps.npz` beside this.
+"""Records a training step of CompressAI's hyperpriors at drawn weights: `image_steps.npz`.
 
 Command: PYTHONPATH=tests python tests/recorded/make_image_steps.py [--out FILE]
 
