@@ -48,6 +48,7 @@ def test_loss_and_gradients_are_those_of_compressai(case, monkeypatch):
 
   def compare(path, mine, theirs):
     error = np.abs(mine - theirs).max() / np.abs(theirs).max()
+    # CompressAI's own in float32 is up to 2e-4 from the recorded float64.
     assert error < 1e-4, (jax.tree_util.keystr(path), error)
 
   jax.tree_util.tree_map_with_path(compare, found, wanted)

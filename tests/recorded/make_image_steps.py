@@ -4,7 +4,8 @@ Command: PYTHONPATH=tests python tests/recorded/make_image_steps.py [--out FILE]
 
 Needs CompressAI 1.2.8, which pins other packages than the library does: use an environment of its
 own. Keys are CASE/ARRAY: the loss and the auxiliary loss, `weights` as in `make_image.py`, and
-`to/NAME`, the gradient of their sum to each array of the state dict. The noise is `draw_signal`'s.
+`to/NAME`, the gradient of their sum to each array of the state dict, reckoned in float64: in
+float32 CompressAI's own is up to 2e-4 from it. The noise is `draw_signal`'s.
 """
 
 import argparse
@@ -22,13 +23,13 @@ CASES = {"scale": ScaleHyperprior, "mean_scale": MeanScaleHyperprior}
 
 
 def first(x: np.ndarray) -> torch.Tensor:
-  return torch.tensor(x).permute(0, 3, 1, 2).contiguous()
+  return torch.tensor(x).double().permute(0, 3, 1, 2).contiguous()
 
 
 def record(model) -> dict[str, np.ndarray]:
   state = model.state_dict()
   shapes = {name: list(value.shape) for name, value in state.items()}
-  drawn = {n: torch.tensor(a) for n, a in draw(shapes).items() if not is_buffer(n)}
+  drawn = {n: torch.tensor(a).double() for n, a in draw(shapes).items() if not is_buffer(n)}
   model.load_state_dict(state | drawn)
   model.train()
   pixels = first(draw_signal(1, 2, 64, 64, 3) + 0.5)
@@ -51,7 +52,9 @@ def record(model) -> dict[str, np.ndarray]:
   (loss + auxiliary).backward()
   loss, auxiliary = loss.detach().numpy(), auxiliary.detach().numpy()
   print(f"  loss {loss:.4f}, auxiliary {auxiliary:.2f}")
-  found = {f"to/{name}": part.grad.numpy() for name, part in model.named_parameters()}
+  found = {
+    f"to/{name}": part.grad.numpy().astype(np.float32) for name, part in model.named_parameters()
+  }
   found |= {"loss": loss, "auxiliary": auxiliary}
   return found | {"weights": np.array(json.dumps(shapes))}
 
@@ -61,6 +64,7 @@ def main() -> None:
   here = pathlib.Path(__file__).parent
   parser.add_argument("--out", type=pathlib.Path, default=here / "image_steps.npz")
   options = parser.parse_args()
+  torch.set_default_dtype(torch.float64)
   arrays = {}
   for name, make in CASES.items():
     print(name)
