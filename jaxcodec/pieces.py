@@ -1,7 +1,7 @@
 """Long chunks of causal codecs, on a CPU in pieces one after another.
 
-Memory then does not grow with the signal but by its codes, and a piece's activations stay in the
-cache. A GPU or a TPU gets the whole chunk at once: it needs all of it to be busy.
+Memory then grows with the signal by its latents and codes alone, and a piece's activations stay in
+the cache. A GPU or a TPU gets the whole chunk at once: it needs all of it to be busy.
 """
 
 import functools
@@ -33,10 +33,12 @@ def encode_chunk(
   """As `SoundCodec.encode_chunk`."""
 
   def step(params, x, state, final, length=None):
-    call = functools.partial(module.apply, {"params": params}, method="encode_chunk")
-    return call(x, state, num_codebooks, final=final, length=length)
+    call = functools.partial(module.apply, {"params": params}, method="latents_chunk")
+    return call(x, state, final=final, length=length)
 
-  return _chunk(module, step, module.hop_length, 0, params, x, state, final, length)
+  z, state = _chunk(module, step, module.hop_length, 0, params, x, state, final, length)
+  # All at once: for the few latents of a piece a search has no time to use its codebooks twice.
+  return module.apply({"params": params}, z, num_codebooks, method="quantize"), state
 
 
 def decode_chunk(module: SoundCodec, params, codes, state, *, final: bool, length=None):

@@ -54,13 +54,13 @@ class Dac(SoundCodec):
     )
     self.decoder = DacDecoder(self.net)
 
-  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
-    """As `SoundCodec.encode_chunk`; zeros fill up the last frame, at the input."""
+  def latents_chunk(self, x, state, *, final: bool, length=None):
+    """As `SoundCodec.latents_chunk`; zeros fill up the last frame, at the input."""
     hop = self.hop_length
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % hop), (0, 0)))
     # Zeros that fill up a frame belong to the row; `absent_as_zero` made them.
     length = None if length is None else -(-length // hop) * hop
-    return super().encode_chunk(x, state, num_codebooks, final=final, length=length)
+    return super().latents_chunk(x, state, final=final, length=length)
 
   def decode_chunk(self, codes, state, *, final: bool, length=None):
     """As `SoundCodec.decode_chunk`; zeros stand for samples that odd strides lose at the end."""

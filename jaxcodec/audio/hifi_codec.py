@@ -108,17 +108,17 @@ class HiFiCodec(SoundCodec):
     )
     self.decoder = HifiGan(self.net.decoder)
 
-  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
-    """As `SoundCodec.encode_chunk` of a whole signal; zeros fill up the last frame, at the input.
-
-    Codes lie stage by stage, the groups of a stage side by side.
-    """
+  def latents_chunk(self, x, state, *, final: bool, length=None):
+    """As `SoundCodec.latents_chunk` of a whole signal; zeros fill up a frame, at the input."""
     hop = self.hop_length
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % hop), (0, 0)))
     # Zeros that fill up a frame belong to the row.
     length = None if length is None else -(-length // hop) * hop
-    z, state = self.encoded(x, state, final, length)
-    return self.quantizer.encode(z, num_codebooks // self.num_groups), state
+    return self.encoded(x, state, final, length)
+
+  def quantize(self, z, num_codebooks: int):
+    """As `SoundCodec.quantize`: stage by stage, the groups of a stage side by side."""
+    return self.quantizer.encode(z, num_codebooks // self.num_groups)
 
 
 class HiFiEncoder(nn.Module):

@@ -159,14 +159,25 @@ class SoundCodec(nn.Module):
     length = None if length is None else -(-length // self.hop_length)
     return self.decode_chunk(codes, None, final=True, length=length)[0]
 
-  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
-    """The next part of a signal: `(codes, state)`; state None at its start, `final` at its end."""
+  def latents_chunk(self, x, state, *, final: bool, length=None):
+    """What the quantizer is given for a signal's next part: `([B, F, D], state)`.
+
+    State None at its start, `final` at its end.
+    """
     if self.pads_with_zeros or length is not None:
       # At the input and not in every layer, unless a row ends before.
       x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % self.hop_length), (0, 0)))
     length = None if self.pads_with_zeros else length
-    z, state = self.encoded(x, state, final, length)
-    return self.quantizer.encode(z, num_codebooks), state
+    return self.encoded(x, state, final, length)
+
+  def quantize(self, z, num_codebooks: int):
+    """Codes of what `latents_chunk` returned."""
+    return self.quantizer.encode(z, num_codebooks)
+
+  def encode_chunk(self, x, state, num_codebooks: int, *, final: bool, length=None):
+    """The next part of a signal: `(codes, state)`."""
+    z, state = self.latents_chunk(x, state, final=final, length=length)
+    return self.quantize(z, num_codebooks), state
 
   def decode_chunk(self, codes, state, *, final: bool, length=None):
     """The next part of the codes: `([B, F * hop_length, C], state)`."""

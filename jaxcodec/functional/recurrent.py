@@ -57,6 +57,10 @@ def _reversed(x, length):
   return jnp.take_along_axis(x, place[..., None], axis=1)
 
 
+# Steps that pay for a kernel's transposition.
+_LONG_ROW = 100
+
+
 def _cell(c, gates):
   i, f, g, o = jnp.split(gates, 4, axis=-1)
   c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -66,13 +70,34 @@ def _cell(c, gates):
 @jax.custom_vjp
 def _recur(gates, kernel, state):
   """Gates [T, B, 4H] without their recurrent part -> (y [T, B, H], state)."""
+  if gates.shape[1] == 1 and gates.shape[0] >= _LONG_ROW:
+    return jax.lax.platform_dependent(gates, kernel, state, cpu=_recur_row, default=_recur_rows)
+  return _recur_rows(gates, kernel, state)
 
+
+def _recur_rows(gates, kernel, state):
   def step(state, gates):
     h, c = _cell(state[1], gates + state[0] @ kernel)
     return (h, c), h
 
   state, y = jax.lax.scan(step, state, gates)
   return y, state
+
+
+def _recur_row(gates, kernel, state):
+  """As `_recur_rows` of one row: a matrix by a vector, which reads its rows once through.
+
+  Of a wide layer that is a third of the time less on two cores.
+  """
+  # XLA would undo a transposition that it sees.
+  rows = jax.lax.optimization_barrier(kernel.T)
+
+  def step(state, gates):
+    h, c = _cell(state[1], gates + rows @ state[0])
+    return (h, c), h
+
+  state, y = jax.lax.scan(step, jax.tree.map(lambda s: s[0], state), gates[:, 0])
+  return y[:, None], jax.tree.map(lambda s: s[None], state)
 
 
 def _recur_fwd(gates, kernel, state):

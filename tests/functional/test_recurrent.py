@@ -25,16 +25,16 @@ def lstm_by_definition(x, input_kernel, recurrent_kernel, bias, h, c):
   return np.stack(outputs, axis=1), h, c
 
 
-@pytest.mark.parametrize(("steps", "d", "h"), [(1, 1, 1), (9, 3, 5)])
+@pytest.mark.parametrize(("rows", "steps", "d", "h"), [(2, 1, 1, 1), (2, 9, 3, 5), (1, 130, 3, 5)])
 @pytest.mark.parametrize("starts", [False, True])
-def test_lstm_is_its_definition(steps, d, h, starts):
-  x = normal(2, steps, d)
-  state = (normal(2, h, seed=4), normal(2, h, seed=5))
-  before = (np.zeros((2, h)), np.zeros((2, h))) if starts else state
+def test_lstm_is_its_definition(rows, steps, d, h, starts):
+  x = normal(rows, steps, d)
+  state = (normal(rows, h, seed=4), normal(rows, h, seed=5))
+  before = (np.zeros((rows, h)), np.zeros((rows, h))) if starts else state
   exact = [np.asarray(a, np.float64) for a in (x, *weights(d, h), *before)]
   want, last_h, last_c = lstm_by_definition(*exact)
   got, after = F.lstm(x, *weights(d, h), None if starts else state)
-  # Float32 through nine steps of gates.
+  # Float32 through the steps' gates.
   np.testing.assert_allclose(got, want, atol=1e-5)
   np.testing.assert_allclose(after[0], last_h, atol=1e-5)
   np.testing.assert_allclose(after[1], last_c, atol=1e-5)
