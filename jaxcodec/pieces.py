@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from jaxcodec.audio.sound_codec import SoundCodec
 
+_LEAST_SECONDS = 0.5  # Of a piece of many rows: each piece costs some time of its own.
+
 
 def encode(module: SoundCodec, params, x, num_codebooks: int, length=None):
   """As `SoundCodec.encode`."""
@@ -61,7 +63,10 @@ def _chunk(module: SoundCodec, step, unit: int, absent, params, x, state, final:
   whole = functools.partial(step, final=final, length=length)
   fills = module.pads_with_zeros
   frames = -(-x.shape[1] // unit)
-  count = round(frames * module.hop_length / (module.piece_seconds * module.sample_rate))
+  seconds = max(
+    module.piece_seconds / max(1, x.shape[0]), min(module.piece_seconds, _LEAST_SECONDS)
+  )
+  count = round(frames * module.hop_length / (seconds * module.sample_rate))
   if not final:
     # The state is that of the chunk's end, so pieces must fit it; the few shapes in use have such.
     count = next((n for n in range(count, count // 2, -1) if frames % n == 0), 0)

@@ -110,7 +110,7 @@ class SoundCodec(nn.Module):
 
   @property
   def piece_seconds(self) -> float:
-    """Of a causal codec's signal on a CPU: how much is in work at a time (see `pieces`)."""
+    """Of a causal codec's signal on a CPU: how much of all rows is in work at a time (`pieces`)."""
     return 10.0
 
   @property

@@ -17,7 +17,7 @@ Scoring = Literal["float32", "bfloat16", "int8"]
 Backend = Literal["reference", "tiled", "tpu", "interpret", "gpu", "interpret_gpu"]
 
 # On a CPU a tile's scores stay in the cache, 4 MB of them; fewer than _FEW_SCORES are one tile.
-_TILE_ROWS, _TILE_ENTRIES, _FEW_SCORES = 1024, 1024, 1 << 21
+_TILE_ROWS, _TILE_ENTRIES, _FEW_SCORES = 1024, 1024, 1 << 22
 # On a GPU fewer scores than these are sooner made all at once.
 _GPU_SCORES = 1 << 25
 # Elsewhere as many scores as are held at once, 256 MB of them.

@@ -77,7 +77,7 @@ def _few_rows(z, codebook, bias, entries: int):
     start = jnp.minimum(i * entries, number - entries)
     part = jax.lax.dynamic_slice_in_dim(codebook, start, entries)
     part_bias = jax.lax.dynamic_slice_in_dim(bias, start, entries)
-    score, code = _first_least(reference.scores(z, part, part_bias))
+    score, code = _first_least(_scores(z, part, part_bias))
     # Only what is less: a tie is the earlier entry's. A NaN stays, and its code is 0.
     less = (score < best[0]) | jnp.isnan(score)
     code = jnp.where(jnp.isnan(score), 0, code + start)
@@ -88,18 +88,33 @@ def _few_rows(z, codebook, bias, entries: int):
   return jax.lax.fori_loop(0, turns, turn, begin)[1]
 
 
-def _first_least(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """As the reference's, reading all of `values` [N, K] once.
+def _scores(z, codebook, bias) -> jax.Array:
+  """As the reference's, [K, N]: the least of each column is found by whole vectors of columns."""
+  # A column alone would be rounded as it is not among others.
+  rows = jnp.concatenate([z, z]) if len(z) == 1 else z
+  inner = jnp.matmul(codebook, rows.T, precision=jax.lax.Precision.HIGHEST)
+  return bias[:, None] - 2 * inner[:, : len(z)]
 
-  XLA on CPU vectorises a minimum of floats, not of pairs with their places: so the least of each
-  block is found first, and then the place in the one block that has the least of all.
+
+def _first_least(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The least of each column of `values` [K, N] and the first place that has it, int32 [N].
+
+  All of `values` is read once, for the least of each block, and then the one block that has the
+  least of all. A column with a NaN has NaN for its least and 0 for its place.
   """
-  rows, size = values.shape
+  size, columns = values.shape
   number = -(-size // _BLOCK)
-  blocks = jnp.pad(values, ((0, 0), (0, number * _BLOCK - size)), constant_values=jnp.inf)
-  blocks = blocks.reshape(rows, number, _BLOCK)
-  lows = blocks.min(axis=-1)
-  least, block = lows.min(axis=-1), lows.argmin(axis=-1)
-  within = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0].argmin(axis=-1)
-  first = (block * _BLOCK + within).astype(jnp.int32)
-  return least, jnp.where(jnp.isnan(least), 0, first)
+  blocks = jnp.pad(values, ((0, number * _BLOCK - size), (0, 0)), constant_values=jnp.inf)
+  blocks = blocks.reshape(number, _BLOCK, columns)
+  lows = blocks.min(axis=1)
+  least = lows.min(axis=0)
+  block = _first(lows == least)
+  within = _first(jnp.take_along_axis(blocks, block[None, None], axis=0)[0] == least)
+  return least, jnp.where(jnp.isnan(least), 0, block * _BLOCK + within)
+
+
+def _first(found: jax.Array) -> jax.Array:
+  """The first row of each column of `found` that is true, int32; some row if none is."""
+  # Floats, as XLA on CPUs takes no minimum of integers nor of pairs by whole vectors.
+  rows = jax.lax.broadcasted_iota(jnp.float32, found.shape, 0)
+  return jnp.where(found, rows, found.shape[0] - 1).min(axis=0).astype(jnp.int32)
