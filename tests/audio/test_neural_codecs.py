@@ -256,6 +256,14 @@ def test_the_command_codes_a_file(name, tmp_path):
   np.testing.assert_allclose(y, wave[0, :LENGTH, 0].clip(-1, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "fewest"), [("hifi-codec", 2), ("language-codec", 3)])
+def test_codes_without_a_band_of_channels_are_refused(name, fewest):
+  codec, codes = codec_of(name), whole(name)[1]
+  assert jax.eval_shape(jaxcodec.decode, codec, codes[..., :fewest]).shape[1] == FRAMES * HOP
+  with pytest.raises(ValueError, match=f"{fewest} to 4\\], got shape"):
+    jaxcodec.decode(codec, codes[..., : fewest - 1])
+
+
 def test_a_group_of_codes_is_one_stage_of_all_groups():
   codec, (x, want, _) = codec_of("hifi-codec"), whole("hifi-codec")
   first = jax.jit(

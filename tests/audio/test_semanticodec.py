@@ -150,7 +150,7 @@ def test_silence_at_the_end_is_marked_and_all_silence_as_well():
   np.testing.assert_array_equal(end, [5, 16, 0])
 
 
-def test_chunks_are_refused_and_so_is_a_stack_that_the_source_has_not():
+def test_chunks_are_refused_and_so_are_half_pairs_and_a_stack_that_the_source_has_not():
   codec, (x, codes) = tiny(), whole()
   for call in (
     lambda: jaxcodec.init_stream(codec),
@@ -159,6 +159,8 @@ def test_chunks_are_refused_and_so_is_a_stack_that_the_source_has_not():
   ):
     with pytest.raises(ValueError, match="sees all of a signal at once"):
       call()
+  with pytest.raises(ValueError, match=r"2 to 2\], got shape"):
+    jaxcodec.decode(codec, codes[..., :1])
   with pytest.raises(ValueError, match="stack=3"):
     jax.eval_shape(MODULE.clone(stack=3).init, jax.random.key(0), jnp.zeros((1, HOP, 1)))
 
