@@ -33,7 +33,7 @@ def get_config() -> Train:
   return Train(
     name="language-codec-24khz",
     codec=codec,
-    data=Sound(segment_seconds=1.0, gain_db=(-10.0, 6.0)),
+    data=Sound(segment_seconds=1.0, repeated=True, peak_db=(-6.0, -1.0)),
     batch_size=100,
     num_steps=1_000_000,
     optimizer=OPTIMIZER,

@@ -4,9 +4,8 @@ Command: python -m launch.train --config configs/wavtokenizer_24khz.py --workdir
   --set data.sources=SPEECH
 
 Source: https://arxiv.org/abs/2408.16532; configs/*frame75*.yaml and decoder/experiment.py of its
-code. Of its discriminators DAC's, the third, is left out: two kinds judge by the hinge loss. Clips
-have a gain drawn, and not their peak set. A step moves the codebook once; the source moves it in
-the discriminators' step too.
+code. Of its discriminators DAC's, the third, is left out: two kinds judge by the hinge loss. A step
+moves the codebook once; the source moves it in the discriminators' step too.
 """
 
 import dataclasses
@@ -72,7 +71,7 @@ def get_config() -> Train:
   return Train(
     name="wavtokenizer-24khz",
     codec=codec,
-    data=Sound(segment_seconds=3.0, gain_db=(-10.0, 6.0)),
+    data=Sound(segment_seconds=3.0, repeated=True, peak_db=(-6.0, -1.0)),
     batch_size=320,
     num_steps=1_000_000,
     optimizer=OPTIMIZER,

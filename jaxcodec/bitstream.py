@@ -316,7 +316,7 @@ def _require_match(codec: Codec, stream: Stream) -> None:
       f"the file was made with other weights than codec {codec.name} has (file: {stream.codec!r})"
     )
   module = codec.module
-  sizes = codec.codebook_sizes[: len(stream.codebook_sizes)]
+  sizes = codec.codebook_sizes[: max(module.fewest_codebooks, len(stream.codebook_sizes))]
   facts = (
     ("sample rate", stream.sample_rate, codec.sample_rate),
     ("channels", stream.channels, codec.channels),

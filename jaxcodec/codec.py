@@ -289,9 +289,9 @@ def _signal(codec: Codec, x) -> jax.Array:
 
 def _codes(codec: Codec, codes) -> jax.Array:
   codes = jnp.asarray(codes)
-  most = len(codec.codebook_sizes)
-  if codes.ndim != 3 or not 1 <= codes.shape[2] <= most:
-    expected = f"[batch, frames, 1 to {most}]"
+  fewest, most = codec.module.fewest_codebooks, len(codec.codebook_sizes)
+  if codes.ndim != 3 or not fewest <= codes.shape[2] <= most:
+    expected = f"[batch, frames, {fewest} to {most}]"
     raise ValueError(f"codes of codec {codec.name} are {expected}, got shape {codes.shape}")
   if not jnp.issubdtype(codes.dtype, jnp.integer):
     raise ValueError(f"codes must be integers, got {codes.dtype}")

@@ -1,6 +1,7 @@
 """Language models over the codes of `speech-16khz` at 2 kbit/s: three patterns at equal steps.
 
 Command: python -m benchmarks.systems.code_lm --data SPEECH_DIR [--codes FILE] [--patterns flat]
+  or, for the speed of `configs/code_lm_speech.py` with weights as drawn: --speed
 
 SPEECH_DIR holds `speech_train.tar` and `speech_test.tar`, whose speakers are others. Every model
 has the same weights at first, batches and number of steps. Bits a code are means over the codes of
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs import code_lm_speech
 from jaxcodec import terminal
 from jaxcodec.audio.code_lm import PATTERNS, CodeLm, CodeLmConfig, sample
 from jaxcodec.codec import Codec
@@ -135,12 +137,26 @@ def table_bits(clips, held) -> np.ndarray:
   return np.stack([-np.log2(shares[q, held[..., q]]).mean() for q in range(BOOKS)])
 
 
-def frames_a_second(model: CodeLm, params, prompt) -> float:
-  draw = functools.partial(sample, model, params, prompt[None], frames=150)
+def frames_a_second(model: CodeLm, params, prompt, guidance: float | None = None) -> float:
+  draw = functools.partial(sample, model, params, prompt[None], frames=150, guidance=guidance)
   draw(jax.random.key(0)).block_until_ready()
   start = time.perf_counter()
   draw(jax.random.key(1)).block_until_ready()
   return 150 / (time.perf_counter() - start)
+
+
+def write_speed(frame_rate: float) -> None:
+  """Three seconds after a prompt of two."""
+  model = code_lm_speech.get_config().model
+  prompt = np.random.default_rng(0).integers(0, SIZE, (100, BOOKS), dtype=np.int32)
+  init = jax.jit(functools.partial(model.init, method="foretell"), static_argnums=2)
+  params = init(jax.random.key(0), prompt[None, :2], 1)["params"]
+  size = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+  print("| million parameters | guidance | frames/s | times real time |")
+  print("|---:|---|---:|---:|")
+  for guidance in (None, 1.5):
+    found = frames_a_second(model, params, prompt, guidance)
+    print(f"| {size:.1f} | {guidance or 'none'} | {found:.0f} | {found / frame_rate:.1f} |")
 
 
 def row(name: str, each, *rest: str) -> str:
@@ -150,13 +166,19 @@ def row(name: str, each, *rest: str) -> str:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--data", type=pathlib.Path, required=True)
+  parser.add_argument("--data", type=pathlib.Path)
+  parser.add_argument("--speed", action="store_true")
   parser.add_argument("--codes", type=pathlib.Path, help="an .npz that keeps the codes")
   parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=list(PATTERNS))
   options = parser.parse_args()
   codec = load_sound("speech-16khz")
+  if options.speed:
+    write_speed(codec.sample_rate / codec.hop_length)
+    return
+  if options.data is None:
+    parser.error("--data says where the speech is")
   clips, held_clips = speech_codes(codec, options.data, options.codes)
   held = windows(held_clips)
   print(f"{sum(map(len, clips))} frames to learn from, {held.shape[0]} windows held out")

@@ -31,6 +31,7 @@ NET = HiFiConfig(
 # (groups, stages, whether gradients train the codebooks).
 ARMS = {
   "2 groups of 2": (2, 2, False),
+  "4 groups of 1": (4, 1, False),
   "residual, 4": (1, 4, False),
   "residual, 8": (1, 8, False),
   "2 groups of 2, by gradient": (2, 2, True),
@@ -42,13 +43,14 @@ def main() -> None:
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--steps", type=int, default=300)
   parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
   options = parser.parse_args()
-  configs = {name: config_of(*arm, options.steps) for name, arm in ARMS.items()}
+  configs = {name: config_of(*ARMS[name], options.steps) for name in options.arms}
   clips = short_runs.held_out_clips(options.data)
-  found: dict[str, list[short_runs.Found]] = {name: [] for name in ARMS}
+  found: dict[str, list[short_runs.Found]] = {name: [] for name in configs}
   sizes = {}
   for seed in range(options.seeds):
-    batches = short_runs.crops(options.data, configs["residual, 4"], seed)
+    batches = short_runs.crops(options.data, next(iter(configs.values())), seed)
     for name, config in configs.items():
       state = short_runs.train(config, batches, seed)
       sizes[name] = short_runs.num_parameters(state)

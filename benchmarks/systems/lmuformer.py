@@ -1,14 +1,15 @@
-"""LMUFormer against a Transformer: accuracy, work, and what a streamed frame takes.
+"""LMUFormer against a Transformer and a GRU: accuracy, work, and what a streamed frame takes.
 
 Command: python -m benchmarks.systems.lmuformer --data SOUNDS_DIR [--only accuracy|work|speed]
 
 SOUNDS_DIR holds `esc10.csv` and `esc10.tar`: ESC-10, 10 classes, folds 1 to 3 to train, 4 and 5 to
 test; the 1.3 s from each clip's loudest point on, 128 frames. Arms have the same crops,
 augmentation (`training.classes`), steps and optimizer, and about the same parameters; the
-Transformer is pre-norm, its positions learnt, its answer of the mean over frames. "Without memory"
-is LMUFormer with a memory of one number over one frame. "68 %" is the answer after 87 frames.
-Work is that of products and convolutions as traced for 128 frames at the published sizes, spectra
-aside and the memory as a product: LMUFormer's own, and AST's layers (12 of 768) over as many.
+Transformer is pre-norm, its positions learnt, its answer of the mean over frames; the GRU, of one
+layer, answers by the mean of its frames so far, as LMUFormer does. "Without memory" is
+LMUFormer with a memory of one number over one frame. "68 %" is the answer after 87 frames. Work is
+that of products and convolutions as traced for 128 frames at the published sizes, spectra aside and
+the memory as a product: LMUFormer's own, and AST's layers (12 of 768) over as many.
 """
 
 import argparse
@@ -74,11 +75,26 @@ class Transformer(nn.Module):
     return y[:, None], ()
 
 
+class Gru(nn.Module):
+  """[B, N, bands] -> ([B, N, K], ()): what the frames so far say, at each of them."""
+
+  classes: int
+  width: int
+
+  @nn.compact
+  def __call__(self, mel, found=None):
+    del found
+    y = nn.RNN(nn.GRUCell(self.width))(nn.Dense(self.width)(mel))
+    so_far = jnp.cumsum(y, axis=1) / jnp.arange(1, y.shape[1] + 1)[:, None]
+    return nn.Dense(self.classes)(so_far), ()
+
+
 NETWORK = {"classes": len(ESC10), "width": 64, "hidden": 256}
 ARMS: dict[str, nn.Module] = {
   "LMUFormer": LmuFormer(LmuConfig(**NETWORK, memory=64)),
   "without memory": LmuFormer(LmuConfig(**NETWORK, memory=1, theta=1)),
   "Transformer": Transformer(len(ESC10), 64, 276),
+  "GRU": Gru(len(ESC10), 131),
   "spiking LMUFormer": LmuFormer(LmuConfig(**NETWORK, memory=128, spiking=True)),
 }
 

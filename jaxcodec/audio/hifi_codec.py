@@ -81,6 +81,10 @@ class HiFiCodec(SoundCodec):
     return math.prod(self.net.strides)
 
   @property
+  def fewest_codebooks(self) -> int:
+    return self.num_groups
+
+  @property
   def causal(self) -> bool:
     return False
 

@@ -38,6 +38,11 @@ class LanguageCodec(SoundCodec):
     return math.prod(self.net.strides)
 
   @property
+  def fewest_codebooks(self) -> int:
+    # With fewer there are channels of which nothing is known.
+    return max(1, self.num_bands)
+
+  @property
   def causal(self) -> bool:
     return False
 

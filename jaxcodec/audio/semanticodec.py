@@ -60,6 +60,11 @@ class SemantiCodec(SoundCodec):
     return self.window_length // self.window_frames
 
   @property
+  def fewest_codebooks(self) -> int:
+    # Tokens come in pairs.
+    return 2
+
+  @property
   def causal(self) -> bool:
     return False
 

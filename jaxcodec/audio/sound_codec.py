@@ -48,6 +48,11 @@ class SoundCodec(nn.Module):
     return (self.codebook_size,) * self.num_codebooks
 
   @property
+  def fewest_codebooks(self) -> int:
+    """Codebooks without which nothing is decoded."""
+    return 1
+
+  @property
   def causal(self) -> bool:
     """Whether no frame depends on later samples, and no sample on later frames."""
     raise NotImplementedError

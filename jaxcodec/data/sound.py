@@ -49,7 +49,9 @@ class Sound:
       has, the crops of a step have one length, and the shorter it is the more rows make the step:
       as many times `batch_size` as it goes into `segment_seconds`, rounded.
     packed: whether whole files shorter than a segment share rows, as `Packed`.
+    repeated: whether a shorter file is repeated, where zeros would follow it.
     gain_db: a gain is drawn from this range, then made smaller if samples would pass 1.
+    peak_db: the largest sample is drawn from this range, 0 for 1, in place of a gain; () for none.
     num_threads: that read and decode.
     num_workers: processes that do, 0 for threads of this one alone.
     max_bad_share: share of files that may be unreadable.
@@ -60,7 +62,9 @@ class Sound:
   segment_seconds: float
   buckets: tuple[float, ...] = ()
   packed: bool = False
+  repeated: bool = False
   gain_db: tuple[float, float] = (0.0, 0.0)
+  peak_db: tuple[float, ...] = ()
   num_threads: int = 4
   num_workers: int = 0
   max_bad_share: float = 0.01
@@ -80,6 +84,10 @@ class Sound:
       raise ValueError("data.packed and data.buckets: one of them, as packed rows have one length")
     if any(not 0 < seconds < self.segment_seconds for seconds in self.buckets):
       raise ValueError(f"data.buckets={self.buckets} must be shorter than data.segment_seconds")
+    if self.peak_db and (len(self.peak_db) != 2 or max(self.peak_db) > 0):
+      raise ValueError(f"data.peak_db={self.peak_db}: two levels, neither above 0")
+    if self.peak_db and self.gain_db != (0.0, 0.0):
+      raise ValueError("data.peak_db and data.gain_db: one of them")
 
   def parts(self, source: Sequence[sources_lib.File], codec, health: Health) -> list[Part]:
     pieces = _measured(source, self.num_threads, health)
@@ -90,10 +98,10 @@ class Sound:
     found, seconds = [], []
     for place, length in enumerate(lengths):
       here = [piece for piece, own in zip(pieces, places, strict=True) if own == place]
-      crops = Crops(source, here, length, health)
+      crops = Crops(source, here, length, health, self.repeated)
       seconds.append(len(crops) * length)
       shape = _whole_frames(length, codec), codec.sample_rate, codec.channels
-      load, times = _Load(crops, self.gain_db, shape), round(self.segment_seconds / length)
+      load, times = _Load(crops, self, shape), round(self.segment_seconds / length)
       found.append(Part(crops, load, times=times))
     total = sum(seconds)
     return [p._replace(share=s / total) for p, s in zip(found, seconds, strict=True)]
@@ -141,10 +149,14 @@ def _measured(source, num_threads: int, health: Health) -> list[_Piece]:
 
 
 class Crops:
-  """Crops of files: entry i is the file that the i-th crop's length of their sound lies in."""
+  """Crops of files: entry i is the file that the i-th crop's length of their sound lies in.
 
-  def __init__(self, source, pieces: list[_Piece], seconds: float, health: Health):
+  Those that are shorter are repeated, or followed by zeros.
+  """
+
+  def __init__(self, source, pieces: list[_Piece], seconds: float, health: Health, repeated=False):
     self._source, self._pieces, self._health = source, pieces, health
+    self._repeated = repeated
     self._ends = np.cumsum([max(1, int(p.frames / p.rate / seconds)) for p in pieces])
 
   def __len__(self) -> int:
@@ -158,13 +170,14 @@ class Crops:
     for _ in range(100):
       crop = _read(self._source, piece, rng, (samples, rate, channels), self._health)
       if crop is not None:
-        return crop
+        return np.resize(crop, (samples, channels)) if self._repeated else _filled(crop, samples)
       piece = self[rng.integers(len(self))]
     raise CodecError("a hundred files in a row cannot be read")
 
 
 def _read(source, piece: _Piece, rng, shape, health: Health) -> np.ndarray | None:
-  """A crop of `shape` samples, rate and channels; None, said and counted, if it cannot be read."""
+  """A crop of `shape` samples, fewer of a shorter file, rate and channels; None, said and counted,
+  if it cannot be read."""
   samples, rate, channels = shape
   file = source[piece.file]
   try:
@@ -190,7 +203,10 @@ def _crop(file, piece: _Piece, rng: np.random.Generator, samples: int, rate: int
     x = soxr.resample(x, piece.rate, rate, quality="HQ")
     skip = round(before * rate / piece.rate)
     x = x[skip:]
-  x = x[:samples]
+  return x[:samples]
+
+
+def _filled(x: np.ndarray, samples: int) -> np.ndarray:
   return np.pad(x, ((0, samples - len(x)), (0, 0)))
 
 
@@ -203,20 +219,24 @@ def _mixed(x: np.ndarray, channels: int) -> np.ndarray:
 
 
 class _Load:
-  """Draws a crop and its gain; an object and not a closure, as workers unpickle it."""
+  """Draws a crop and its level; an object and not a closure, as workers unpickle it."""
 
-  def __init__(self, crops: Crops, gain_db: tuple[float, float], shape: tuple[int, int, int]):
-    self._crops, self._gain_db, self._shape = crops, gain_db, shape
+  def __init__(self, crops: Crops, config: Sound, shape: tuple[int, int, int]):
+    self._crops, self._config, self._shape = crops, config, shape
 
   def __call__(self, piece: _Piece, rng: np.random.Generator) -> np.ndarray:
-    return _with_gain(self._crops.load(piece, rng, *self._shape), rng, self._gain_db)
+    return _levelled(self._crops.load(piece, rng, *self._shape), rng, self._config)
 
 
-def _with_gain(x: np.ndarray, rng: np.random.Generator, gain_db: tuple[float, float]):
-  if gain_db == (0.0, 0.0):
+def _levelled(x: np.ndarray, rng: np.random.Generator, config: Sound):
+  largest = max(np.abs(x).max(), 1e-3)
+  if config.peak_db:
+    low, high = config.peak_db
+    return x * np.float32(10 ** (rng.uniform(low, high) / 20) / largest)
+  if config.gain_db == (0.0, 0.0):
     return x
-  gain = 10 ** (rng.uniform(*gain_db) / 20)
-  return x * np.float32(min(gain, 1 / max(np.abs(x).max(), 1e-3)))
+  gain = 10 ** (rng.uniform(*config.gain_db) / 20)
+  return x * np.float32(min(gain, 1 / largest))
 
 
 def _packed(source, pieces: list[_Piece], config: Sound, codec, health: Health):
@@ -232,10 +252,10 @@ def _packed(source, pieces: list[_Piece], config: Sound, codec, health: Health):
 
 
 class _Pack:
-  """Draws the order, the gains and, of files longer than a row, the crop of a row of files."""
+  """Draws the order, the levels and, of files longer than a row, the crop of a row of files."""
 
   def __init__(self, source, rows: list[tuple[_Piece, ...]], config: Sound, codec, health: Health):
-    self._source, self._rows, self._health, self._gain_db = source, rows, health, config.gain_db
+    self._source, self._rows, self._health, self._config = source, rows, health, config
     self._samples, self._hop = config.segment_samples(codec), codec.hop_length
     self._rate, self._channels = codec.sample_rate, codec.channels
 
@@ -254,8 +274,8 @@ class _Pack:
     x = _read(self._source, piece, rng, (samples, self._rate, self._channels), self._health)
     if x is None:
       return None
-    x = np.pad(x, ((0, -samples % self._hop), (0, 0)))
-    return _with_gain(x, rng, self._gain_db)
+    x = _filled(x, -(-samples // self._hop) * self._hop)
+    return _levelled(x, rng, self._config)
 
   def _joined(self, clips: list[np.ndarray]) -> Packed:
     x = np.concatenate(clips)

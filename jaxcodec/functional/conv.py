@@ -131,7 +131,7 @@ def causal_conv(
   if not final and extra:
     raise ValueError(f"a chunk of {x.shape[1]} is no multiple of the stride {stride}")
   if state is None and not final and pad_mode == "reflect" and x.shape[1] <= past:
-    raise ValueError(f"the first chunk is too short: {x.shape[1]} samples, {past + 1} needed")
+    raise ValueError(f"the first chunk is too short: {x.shape[1]} steps, a layer needs {past + 1}")
 
   def start():
     return _surround(x, past, 0, span, stride, pad_mode, final, length)
@@ -190,7 +190,9 @@ def same_conv(
   if state is None:
     left = span - stride - right
     if not final and pad_mode == "reflect" and x.shape[1] <= left:
-      raise ValueError(f"the first chunk is too short: {x.shape[1]} samples, {left + 1} needed")
+      raise ValueError(
+        f"the first chunk is too short: {x.shape[1]} steps, a layer needs {left + 1}"
+      )
   else:
     length = None if length is None else length + state.shape[1]
     x = jnp.concatenate([state, x], axis=1)

@@ -53,7 +53,8 @@ def overlap_frames(frames, hop_length: int, state=None, *, final: bool = True, l
 
   Args:
     frames: `[B, F, n]`, as `inverse_frames` gives them.
-    state: the last frames before, and which of them are there.
+    state: the last frames before, and which of them are there; all of a signal that has not had
+      enough for a sample yet, which are fewer.
     length: `[B]`, frames that exist in each row; None for all.
 
   Returns:
@@ -67,23 +68,26 @@ def overlap_frames(frames, hop_length: int, state=None, *, final: bool = True, l
   batch, count, size = frames.shape
   if size % hop_length:
     raise ValueError(f"frames of {size} samples are no multiple of the hop, {hop_length}")
-  if count == 0 and state is None:
-    return jnp.zeros((batch, 0), frames.dtype), None
   parts = size // hop_length
   excess = size - hop_length
   delay = excess - excess // 2
-  if state is None:
-    nothing = jnp.zeros((batch, parts - 1), frames.dtype)
-    state, start = (jnp.zeros((batch, parts - 1, size), frames.dtype), nothing), delay
-  else:
-    start = 0
+  more = -(-delay // hop_length)
   there = jnp.ones((batch, count), frames.dtype)
   if length is not None:
     there = (jnp.arange(count) < length[:, None]).astype(frames.dtype)
   frames = absent_as_zero(frames, length)
+  start = 0
+  if state is not None and state[0].shape[1] < parts - 1:
+    frames = jnp.concatenate([state[0], frames], axis=1)
+    there = jnp.concatenate([state[1], there], axis=1)
+    state, count = None, frames.shape[1]
+  if state is None:
+    if count == 0 or (count < more and not final):
+      return jnp.zeros((batch, 0), frames.dtype), (frames, there) if count else None
+    nothing = jnp.zeros((batch, parts - 1), frames.dtype)
+    state, start = (jnp.zeros((batch, parts - 1, size), frames.dtype), nothing), delay
   stop = count * hop_length
   if final:
-    more = -(-delay // hop_length)
     frames = jnp.pad(frames, ((0, 0), (0, more), (0, 0)))
     there, stop = jnp.pad(there, ((0, 0), (0, more))), stop + delay
   frames = jnp.concatenate([state[0], frames], axis=1)

@@ -203,7 +203,8 @@ class Mesh:
       counts. A parameter without one is split along its largest axis that `fsdp` divides.
     fsdp_smallest: elements of an array below which splitting it costs more than it saves.
     gather_once: whether a step gathers all weights at its start, in `compute_dtype`, and no layer
-      any (ZeRO-2, where the other is ZeRO-3): less is sent, more is held. Of models of codes alone.
+      any (ZeRO-2, where the other is ZeRO-3): less is sent, more is held. Of models of
+      codes and SemantiCodec alone.
   """
 
   data: int = -1

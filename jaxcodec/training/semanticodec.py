@@ -266,7 +266,10 @@ def _gradients(learning, still, batch, key, config: TrainSemantic, second: bool)
   loss = _second_loss if second else _first_loss
 
   def run(learning, x, key):
-    return loss(_joined(learning, still), config, x, key)
+    trees = _joined(learning, still)
+    if config.mesh.gather_once:
+      trees = sharding.gathered(trees, config.mesh)
+    return loss(trees, config, x, key)
 
   def part(x, key):
     with nn.intercept_methods(sharding.rows_apart), computed_again(config.remat, _BLOCKS):

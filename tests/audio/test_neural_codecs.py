@@ -26,6 +26,8 @@ HOP, FRAMES = 6, 24
 LENGTH = FRAMES * HOP - 2
 # Few, as a row alone compiles anew for each.
 LENGTHS = (1, 31, LENGTH)
+# Frames of a first chunk: enough to reflect at the start in every layer, and too few.
+FIRST, SHORT = 6, 3
 NET = SEANetConfig(
   num_filters=2, strides=(6,), dimension=8, num_lstm_layers=1, causal=False, pad_mode="reflect"
 )
@@ -153,26 +155,61 @@ def test_operations_one_by_one_give_the_codes_and_the_wave_of_a_compiled_program
   np.testing.assert_allclose(jaxcodec.decode(codec, codes), wave, atol=1e-5)
 
 
-@pytest.mark.slow
-@EVERY
-def test_the_half_that_streams_does_so_in_chunks_and_the_other_refuses(name):
-  codec, (x, codes, wave) = codec_of(name), whole(name)
-  halves = {
+def halves(name):
+  """Of each half: what takes a chunk, of what, in steps of what, to what."""
+  x, codes, wave = whole(name)
+  return {
     "encoder": (encode_chunk, x, HOP, codes),
     "decoder": (decode_chunk, codes, 1, wave),
   }
-  for half, (function, array, step, want) in halves.items():
-    state, parts = jaxcodec.init_stream(codec, 2), []
+
+
+# Of few sizes, as each shape compiles anew.
+@pytest.mark.slow
+@EVERY
+@given(sizes=st.permutations((1, 1, 4, 4, 6, 8)))
+@settings(max_examples=6, deadline=None)
+def test_the_half_that_streams_does_so_in_chunks_of_any_sizes(name, sizes):
+  codec = codec_of(name)
+  for half, (function, array, step, want) in halves(name).items():
     if not getattr(codec.module, f"{half}_streams"):
-      with pytest.raises(ValueError, match="sees all of a signal at once"):
-        function(codec, state, array, final=True)
       continue
-    for start, stop in ((0, 9), (9, FRAMES)):
+    if half == "encoder" or name == "dm-codec":
+      sizes = sorted(sizes, key=lambda size: size < FIRST)
+    stops = np.cumsum(sizes)
+    assert stops[-1] == FRAMES
+    state, parts = jaxcodec.init_stream(codec, 2), []
+    for start, stop in zip((0, *stops), stops, strict=False):
       chunk = array[:, start * step : stop * step]
-      state, part = function(codec, state, chunk, final=stop == FRAMES)
+      state, part = function(codec, state, chunk, final=bool(stop == FRAMES))
       parts.append(part)
     got = np.concatenate(parts, axis=1)
     np.testing.assert_allclose(got, want, atol=0 if half == "encoder" else 1e-5)
+
+
+@EVERY
+def test_what_does_not_go_in_chunks_is_refused_in_a_line(name):
+  codec = codec_of(name)
+  refused = {}
+  for half, (_, array, step, _) in halves(name).items():
+    function = jaxcodec.encode_chunk if half == "encoder" else jaxcodec.decode_chunk
+    try:
+      jax.eval_shape(function, codec, jaxcodec.init_stream(codec, 2), array[:, : SHORT * step])
+    except ValueError as error:
+      refused[half] = str(error)
+  whole = f"codec {name} sees all of a signal at once: it takes it whole"
+  short = (
+    "the first chunk is too short: {} steps, a layer needs 4"  # To reflect three at its start.
+  )
+  assert (
+    refused
+    == {
+      "dm-codec": {"encoder": whole, "decoder": short.format(SHORT)},
+      "hifi-codec": {"encoder": whole},
+      "wavtokenizer": {"encoder": short.format(1), "decoder": whole},
+      "language-codec": {"encoder": short.format(1)},
+    }[name]
+  )
 
 
 @FILES
@@ -190,6 +227,19 @@ def test_files_hold_the_codes_of_the_whole_and_open_at_any_second(name):
   np.testing.assert_allclose(part, wave[:, 40:70], atol=1e-5)
 
 
+@FILES
+@given(cuts=st.lists(st.integers(0, LENGTH), max_size=3), frames=st.lists(st.integers(0, FRAMES)))
+@settings(max_examples=20, deadline=None)
+def test_how_signals_and_codes_are_handed_over_changes_nothing(name, cuts, frames):
+  codec, (x, codes, wave) = codec_of(name), whole(name)
+  blocks = np.split(x, sorted(cuts), axis=1)
+  stored = [part for part, _ in chunked.encode_blocks(codec, blocks, 10)]
+  np.testing.assert_array_equal(np.concatenate(stored, axis=1), codes)
+  chunks = [(part, None) for part in np.split(codes, sorted(frames), axis=1)]
+  y = np.concatenate(list(chunked.decode_blocks(codec, chunks, 10, LENGTH)), axis=1)
+  np.testing.assert_allclose(y, wave[:, :LENGTH], atol=1e-5)
+
+
 @pytest.mark.slow
 @EVERY
 def test_the_command_codes_a_file(name, tmp_path):
@@ -204,6 +254,14 @@ def test_the_command_codes_a_file(name, tmp_path):
   assert rate == 6000
   # Sixteen bits a sample, full scale at most.
   np.testing.assert_allclose(y, wave[0, :LENGTH, 0].clip(-1, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "fewest"), [("hifi-codec", 2), ("language-codec", 3)])
+def test_codes_without_a_band_of_channels_are_refused(name, fewest):
+  codec, codes = codec_of(name), whole(name)[1]
+  assert jax.eval_shape(jaxcodec.decode, codec, codes[..., :fewest]).shape[1] == FRAMES * HOP
+  with pytest.raises(ValueError, match=f"{fewest} to 4\\], got shape"):
+    jaxcodec.decode(codec, codes[..., : fewest - 1])
 
 
 def test_a_group_of_codes_is_one_stage_of_all_groups():

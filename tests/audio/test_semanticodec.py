@@ -119,6 +119,22 @@ def test_rows_of_any_lengths_are_coded_and_decoded_as_if_alone(lengths, seed):
 
 
 @pytest.mark.slow
+@given(
+  cuts=st.lists(st.integers(0, LENGTH), max_size=3),
+  frames=st.lists(st.integers(0, 2 * SIZE + 3), max_size=3),
+)
+@settings(max_examples=20, deadline=None)
+def test_how_signals_and_codes_are_handed_over_changes_nothing(cuts, frames):
+  codec, (x, codes), wave = tiny(), whole(), decoded()
+  blocks = np.split(x, sorted(cuts), axis=1)
+  stored = [part for part, _ in chunked.encode_blocks(codec, blocks, SIZE)]
+  np.testing.assert_array_equal(np.concatenate(stored, axis=1), codes)
+  chunks = [(part, None) for part in np.split(codes, sorted(frames), axis=1)]
+  y = np.concatenate(list(chunked.decode_blocks(codec, chunks, SIZE, LENGTH)), axis=1)
+  np.testing.assert_allclose(y, wave[:, :LENGTH], atol=1e-5)
+
+
+@pytest.mark.slow
 def test_operations_one_by_one_give_the_codes_and_the_wave_of_a_compiled_program():
   codes = jaxcodec.encode(tiny(), whole()[0])
   np.testing.assert_array_equal(codes, whole()[1])
@@ -134,7 +150,7 @@ def test_silence_at_the_end_is_marked_and_all_silence_as_well():
   np.testing.assert_array_equal(end, [5, 16, 0])
 
 
-def test_chunks_are_refused_and_so_is_a_stack_that_the_source_has_not():
+def test_chunks_are_refused_and_so_are_half_pairs_and_a_stack_that_the_source_has_not():
   codec, (x, codes) = tiny(), whole()
   for call in (
     lambda: jaxcodec.init_stream(codec),
@@ -143,6 +159,8 @@ def test_chunks_are_refused_and_so_is_a_stack_that_the_source_has_not():
   ):
     with pytest.raises(ValueError, match="sees all of a signal at once"):
       call()
+  with pytest.raises(ValueError, match=r"2 to 2\], got shape"):
+    jaxcodec.decode(codec, codes[..., :1])
   with pytest.raises(ValueError, match="stack=3"):
     jax.eval_shape(MODULE.clone(stack=3).init, jax.random.key(0), jnp.zeros((1, HOP, 1)))
 

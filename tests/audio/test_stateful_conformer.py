@@ -1,11 +1,13 @@
 """The Stateful Conformer: streamed answers are the whole's, for every look-ahead and both heads."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from random_params import draw_params
 
 from jaxcodec.audio.stateful_conformer import ConformerConfig, StatefulConformer
@@ -87,31 +89,36 @@ def whole(params, encoded):
   return *encoded, np.asarray(run(params, *encoded[:2]))
 
 
-@pytest.mark.parametrize(
-  ("which", "right"),
-  [pytest.param(0, 3, marks=pytest.mark.slow), pytest.param(1, 1, marks=pytest.mark.slow), (2, 0)],
-)
-def test_a_stream_gives_the_answers_of_the_whole(params, mel, whole, which, right):
-  size = REDUCTION * (right + 1)
+@functools.partial(jax.jit, static_argnames="which")
+def in_chunks(params, chunks, ends, which):
+  """Of each chunk: frames, which exist, CTC's logits, and the transducer's labels."""
+  bound = MODEL.bind({"params": params})
+
+  def one(carry, given):
+    stream, spoken = carry
+    y, there, stream = bound.step(*given, stream)
+    labels, spoken = bound.search(y, there, spoken)
+    return (stream, spoken), (y, there, bound.ctc_logits(y), labels)
+
+  start = bound.init_stream(3, CONFIG.lefts[which]), bound.init_spoken(3)
+  return jax.lax.scan(one, start, (chunks, ends))[1]
+
+
+def streamed(params, mel, lengths, which):
+  """As `in_chunks`, joined along time."""
+  size = REDUCTION * (CONFIG.rights[which] + 1)
   count = -(-(LEAD + mel.shape[1] + 1) // size)
   padded = np.pad(mel, ((0, 0), (LEAD, count * size - LEAD - mel.shape[1]), (0, 0)))
   chunks = np.moveaxis(padded.reshape(3, count, size, -1), 1, 0)
-  ends = np.minimum(LENGTHS, size * np.arange(1, count + 1)[:, None] - LEAD)
+  ends = np.minimum(lengths, size * np.arange(1, count + 1)[:, None] - LEAD)
+  return [np.concatenate(x, axis=1) for x in in_chunks(params, chunks, ends, which)]
 
-  @jax.jit
-  def run(params, chunks, ends):
-    bound = MODEL.bind({"params": params})
 
-    def one(carry, given):
-      stream, spoken = carry
-      y, there, stream = bound.step(*given, stream)
-      labels, spoken = bound.search(y, there, spoken)
-      return (stream, spoken), (y, there, bound.ctc_logits(y), labels)
-
-    start = bound.init_stream(3, CONFIG.lefts[which]), bound.init_spoken(3)
-    return jax.lax.scan(one, start, (chunks, ends))[1]
-
-  found = [np.concatenate(x, axis=1) for x in run(params, chunks, ends)]
+@pytest.mark.parametrize(
+  "which", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 2]
+)
+def test_a_stream_gives_the_answers_of_the_whole(params, mel, whole, which):
+  found = streamed(params, mel, LENGTHS, which)
   wanted = [x[which] for x in whole]
   steps = wanted[0].shape[1]
   assert num_frames(LENGTHS.max()) == steps <= found[0].shape[1]
@@ -127,13 +134,60 @@ def test_a_stream_gives_the_answers_of_the_whole(params, mel, whole, which, righ
   assert 0 < (wanted[3][there] >= 0).any(axis=-1).mean() < 1
 
 
-def test_contexts_differ_and_a_row_is_as_alone(params, mel, whole):
+@jax.jit
+def at_once(params, mel, lengths, left, right):
+  bound = MODEL.bind({"params": params})
+  y, there = bound.encode(mel, lengths, left, right)
+  return y, there, bound.ctc_logits(y), bound.search(y, there, bound.init_spoken(len(mel)))[0]
+
+
+@pytest.mark.slow
+@given(
+  lengths=st.tuples(*[st.integers(1, int(LENGTHS.max()))] * 3),
+  which=st.integers(0, len(CONFIG.rights) - 1),
+)
+@settings(max_examples=30, deadline=None)
+def test_rows_of_any_lengths_are_streamed_as_the_whole(params, mel, lengths, which):
+  lengths = np.array(lengths)
+  wanted = at_once(params, mel, lengths, CONFIG.lefts[which], CONFIG.rights[which])
+  wanted = [np.asarray(x) for x in wanted]
+  there, steps = wanted[1], wanted[1].shape[1]
+  found = streamed(params, mel, lengths, which)
+  np.testing.assert_array_equal(there.sum(axis=1), num_frames(lengths))
+  np.testing.assert_array_equal(found[1][:, :steps], there)
+  assert not found[1][:, steps:].any()
+  for i, tolerance in ((0, 2e-5), (2, 5e-5), (3, 0)):
+    np.testing.assert_allclose(found[i][:, :steps][there], wanted[i][there], atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def alone(params, mel):
+  """What `at_once` gives for a row that ends somewhere, nothing after it."""
+
+  @functools.cache
+  def answers(row, length):
+    found = at_once(params, mel[row : row + 1, :length], np.array([length]), 8, 3)
+    return [np.asarray(x)[0] for x in found]
+
+  return answers
+
+
+@pytest.mark.slow
+@given(lengths=st.tuples(*[st.sampled_from((1, 8, 57, 130, int(LENGTHS.max())))] * 3))
+@settings(max_examples=15, deadline=None)
+def test_rows_of_any_lengths_are_answered_as_if_alone(params, mel, alone, lengths):
+  found = [np.asarray(x) for x in at_once(params, mel, np.array(lengths), 8, 3)]
+  for row, length in enumerate(lengths):
+    wanted, count = alone(row, length), num_frames(length)
+    assert wanted[1].all()
+    assert found[1][row].sum() == count == len(wanted[1])
+    for i, tolerance in ((0, 2e-5), (2, 5e-5), (3, 0)):
+      np.testing.assert_allclose(found[i][row, :count], wanted[i], atol=tolerance)
+
+
+def test_contexts_differ(whole):
   y, there = whole[0], whole[1]
   assert np.abs(y[0] - y[1])[there[0]].max() > 1e-3
-  alone = jax.jit(
-    lambda params, mel: MODEL.apply({"params": params}, mel, LENGTHS[2:], 8, 3, method="encode")
-  )(params, mel[2:, : LENGTHS[2]])[0]
-  np.testing.assert_allclose(alone[0], y[0, 2, : alone.shape[1]], atol=2e-5)
 
 
 def test_the_mask_is_the_double_loop_of_the_paper():

@@ -60,6 +60,20 @@ def test_batches_depend_on_seed_and_step_alone(folder):
   assert np.abs(make(folder, seed=1)[1][7] - whole[7]).max() > 0.01
 
 
+def test_peaks_are_drawn_and_short_files_repeated(folder):
+  for x in (make(folder, peak_db=(-6.0, -1.0))[1][step] for step in range(5)):
+    peaks = 20 * np.log10(np.abs(x).max(axis=(1, 2)))
+    assert (peaks > -6.001).all()
+    assert (peaks < -0.999).all()
+    assert np.ptp(peaks) > 0.1
+  longer = {"segment_seconds": 1.2, "repeated": True}
+  x = make(folder / "ramp", **longer)[1][0][0, :, 0]
+  np.testing.assert_allclose(x, np.arange(9600) % 4000 / 8000, atol=1e-6)
+  for change in ({"peak_db": (-1.0, 3.0)}, {"peak_db": (-3.0, -1.0), "gain_db": (-1.0, 1.0)}):
+    with pytest.raises(ValueError, match="peak_db"):
+      make(folder, **change)
+
+
 def test_two_processes_share_the_rows_of_each_global_batch(folder):
   config, data = make(folder)
   parts = [

@@ -264,7 +264,7 @@ def test_a_chunk_that_does_not_fit_is_named():
   kernel = normal(4, 1, 1)
   with pytest.raises(ValueError, match="a chunk of 3 is no multiple of the stride 2"):
     F.causal_conv(normal(1, 3, 1), kernel, stride=2, final=False)
-  with pytest.raises(ValueError, match="too short: 2 samples, 3 needed"):
+  with pytest.raises(ValueError, match="too short: 2 steps, a layer needs 3"):
     F.causal_conv(normal(1, 2, 1), kernel, stride=2, pad_mode="reflect", final=False)
 
 

@@ -47,6 +47,13 @@ def test_chunks_and_rows_that_end_early_add_up_as_the_whole():
   assert first.shape[1] == 4 * HOP - (SIZE - HOP) // 2
   last, _ = overlap(True)(frames[:, 4:], state=state)
   np.testing.assert_allclose(np.concatenate([first, last], axis=1), whole, atol=1e-6)
+  # Before the second frame there is no sample, and what is cut at the left is not all there.
+  state, parts = None, []
+  for start in range(COUNT):
+    part, state = overlap(start == COUNT - 1)(frames[:, start : start + 1], state=state)
+    parts.append(part)
+  assert [part.shape[1] for part in parts] == [0, 3, *[HOP] * 6, HOP + (SIZE - HOP) // 2]
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-6)
   rows, _ = overlap(True)(frames, length=np.array([5, COUNT]))
   alone, _ = overlap(True)(frames[:, :5])
   np.testing.assert_allclose(rows[0, : 5 * HOP], alone[0], atol=1e-6)

@@ -10,7 +10,8 @@ import pytest
 
 from configs import semanticodec_16khz
 from jaxcodec.data.sound import Sound
-from jaxcodec.training import semanticodec, tasks
+from jaxcodec.training import semanticodec, sharding, tasks
+from jaxcodec.training.config import Mesh
 
 CONFIG = semanticodec_16khz.tiny()
 
@@ -113,6 +114,21 @@ def test_a_batch_in_parts_has_the_mean_gradient_of_its_parts_and_remat_the_same(
     for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
       # Float32's rounding in sums of another order.
       np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_a_step_gathers_each_weight_once_and_splits_its_gradient_again(state):
+  learning, still = semanticodec._parted(semanticodec._trees(state), True)
+  mesh = sharding.make_mesh(Mesh(data=1, fsdp=-1))
+
+  def placed(once):
+    config = dataclasses.replace(CONFIG, mesh=Mesh(data=1, fsdp=-1, gather_once=once))
+    run = functools.partial(semanticodec._gradients, config=config, second=True)
+    with jax.set_mesh(mesh):
+      traced = jax.make_jaxpr(run)(learning, still, batch(8), jax.random.key(3))
+    return str(traced).count("sharding_constraint")
+
+  learns, all_of_them = (len(jax.tree.leaves(t)) for t in (learning, (learning, still)))
+  assert placed(True) - placed(False) == all_of_them + learns
 
 
 @pytest.mark.parametrize(
