@@ -8,8 +8,9 @@ are medians. N is 128 and M 192, of ELIC 192 and 320; weights are drawn by Compr
 `jaxcodec.load`. Theirs is `compress` and `decompress`, ours from pixels to the bytes of a file and
 back. `--only JointAutoregressiveHierarchicalPriors Elic2022Official` are the slow ones.
 
-`--only Checkerboard ChannelWise` puts these two, which CompressAI has not, beside its joint
-autoregressive codec; their weights are drawn here, the second of its paper's sizes, 192 and 320.
+`--only Checkerboard Groups ChannelWise` puts these, which CompressAI has not, beside its joint
+autoregressive codec; their weights are drawn here. The second has ELIC's contexts over the joint
+model's transforms, the third its paper's sizes, 192 and 320.
 """
 
 import argparse
@@ -23,7 +24,8 @@ import time
 
 SYSTEMS = ("ScaleHyperprior", "MeanScaleHyperprior")
 LARGER = ("Elic2022Official",)
-CONTEXTS, JOINT = ("Checkerboard", "ChannelWise"), "JointAutoregressiveHierarchicalPriors"
+CONTEXTS = ("Checkerboard", "Groups", "ChannelWise")
+JOINT = "JointAutoregressiveHierarchicalPriors"
 
 
 class Side:
@@ -92,9 +94,15 @@ def drawn(system: str):
 
   from jaxcodec.image.channelwise import ChannelWise
   from jaxcodec.image.checkerboard import Checkerboard
+  from jaxcodec.image.elic import Elic
   from jaxcodec.image.latent_codec import latent_codec
 
-  module = ChannelWise() if system == "ChannelWise" else Checkerboard(filters=128, latents=192)
+  groups = Elic(
+    filters=128, latents=192, groups=(12, 12, 24, 48, 96), transform="gdn", widths=(128, 64)
+  )
+  checkerboard = Checkerboard(filters=128, latents=192)
+  of = {"Checkerboard": checkerboard, "Groups": groups, "ChannelWise": ChannelWise()}
+  module = of[system]
   params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
   return latent_codec(module, params, name=system)
 

@@ -15,6 +15,7 @@ from jaxcodec.hub import compressai
 from jaxcodec.hub.checkpoint import Tensors
 from jaxcodec.image.channelwise import ChannelWise
 from jaxcodec.image.checkerboard import Checkerboard
+from jaxcodec.image.elic import Elic
 from jaxcodec.image.latent_codec import LatentCodec, latent_codec
 from jaxcodec.image.mlic import mlic_v2
 
@@ -26,6 +27,8 @@ def read(case: str):
   """Module and parameters of a case."""
   if case == "mlic":
     return drawn_mlic()
+  if case == "groups":
+    return drawn_groups()
   arrays = draw(json.loads(str(RECORDED[f"{case}/weights"])))
   if case not in ("channelwise", "checkerboard"):  # CompressAI has no files of these two.
     return compressai.read_compressai(Tensors(PATH, arrays), arrays)
@@ -55,6 +58,17 @@ def drawn_mlic():
   return module, params
 
 
+def drawn_groups():
+  """ELIC's contexts over the joint model's transforms, at weights that nobody recorded."""
+  module = Elic(filters=8, latents=12, groups=(2, 4, 6), transform="gdn", widths=(10, 9))
+  params = jax.tree.map(np.array, draw_params(module, np.zeros((1, 64, 64, 3), np.float32)))
+  of_joint, entropy_bottleneck = (read(case)[1] for case in ("autoregressive", "mean_scale"))
+  for name in ("g_a", "g_s"):
+    params[name] = of_joint[name]
+  params["entropy_bottleneck"] = entropy_bottleneck["entropy_bottleneck"]
+  return module, params
+
+
 @functools.cache
 def codec(case: str) -> LatentCodec:
   return latent_codec(*read(case), name=case)
@@ -65,7 +79,13 @@ def fitting(case: str) -> LatentCodec:
   """`codec(case)`, with scales about as wide as its latents are: what the tables hold then costs
   what its likelihood says, which is not so far out in a tail."""
   found = codec(case)
-  wider = {"scale": ("h_s", 4), "channelwise": ("scales_", 30), "elic": ("entropy_parameters_", 8)}
+  of_groups = ("entropy_parameters_", 8)
+  wider = {
+    "scale": ("h_s", 4),
+    "channelwise": ("scales_", 30),
+    "elic": of_groups,
+    "groups": of_groups,
+  }
   if case not in wider:
     return found
   start, more = wider[case]
@@ -73,7 +93,7 @@ def fitting(case: str) -> LatentCodec:
   for name, own in found.params.items():
     if name.startswith(start):
       bias = np.array(own["layers_4"]["bias"])
-      bias[: len(bias) // 2 if case == "elic" else len(bias)] += more
+      bias[: len(bias) // 2 if start == of_groups[0] else len(bias)] += more
       params[name] = own | {"layers_4": own["layers_4"] | {"bias": bias}}
   return dataclasses.replace(found, params=params)
 

@@ -4,8 +4,9 @@
       [--steps 2000] [--seeds 2] [--filters 64] [--latents 96] [--crop 128] [--rate 5e-4]
 
 trains the scale hyperprior here and in CompressAI; PYTHON is an interpreter with CompressAI 1.2.8.
-`--contexts` instead of `--peer` trains the joint autoregressive codec and that of the checkerboard
-here, whose transforms are the same.
+`--contexts` instead of `--peer` trains the joint autoregressive codec here, and beside it that of
+the checkerboard and that of groups of channels with a checkerboard in each, as ELIC has; the
+transforms of all are the same.
 
 Each model has one lambda; every pair of models sees the same crops in the same order, Adam at a
 rate that falls by half a cosine, and starts as its library starts. Rates are those of the
@@ -83,13 +84,18 @@ def functions_of(side: str, filters: int, latents: int, crop: int, steps: int, r
   from jaxcodec.data.pictures import Pictures
   from jaxcodec.image.autoregressive import JointAutoregressive
   from jaxcodec.image.checkerboard import Checkerboard
+  from jaxcodec.image.elic import Elic
   from jaxcodec.image.hyperprior import ScaleHyperprior
   from jaxcodec.training import rate_distortion
   from jaxcodec.training.config import Adam, LearningRate
 
+  # Each twice as wide as the one before, but the first and the last, as far as they go.
+  sizes = [latents // 12, latents // 12, latents // 6, latents // 3]
+  groups = (*sizes, latents - sum(sizes))
   systems = {
     "joint": JointAutoregressive,
     "checkerboard": Checkerboard,
+    "groups": functools.partial(Elic, groups=groups, transform="gdn", widths=(latents, filters)),
     "jaxcodec": ScaleHyperprior,
   }
   config = rate_distortion.TrainPictures(
@@ -171,7 +177,7 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
   return of_batches(test, run)
 
 
-LIBRARIES, CONTEXTS = ("CompressAI", "jaxcodec"), ("joint", "checkerboard")
+LIBRARIES, CONTEXTS = ("CompressAI", "jaxcodec"), ("joint", "checkerboard", "groups")
 
 
 def serve(options) -> None:
@@ -191,7 +197,7 @@ def main() -> None:
   parser.add_argument("--test", type=pathlib.Path, required=True)
   sides = parser.add_mutually_exclusive_group(required=True)
   sides.add_argument("--peer", help="the interpreter with CompressAI")
-  sides.add_argument("--contexts", action="store_true", help="joint beside checkerboard")
+  sides.add_argument("--contexts", action="store_true", help="joint beside parallel ones")
   parser.add_argument("--steps", type=int, default=2000)
   parser.add_argument("--seeds", type=int, default=2)
   parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS)
@@ -227,20 +233,21 @@ def report(rows: list[dict], options) -> None:
     ]
     return [[float(np.mean([r[of] for r in p])) for p in points] for of in ("bits", "psnr")]
 
-  anchor, other = CONTEXTS if options.contexts else LIBRARIES
+  anchor, *others = CONTEXTS if options.contexts else LIBRARIES
+  sides, every = (*others, anchor), range(options.seeds)
   print(f"{options.steps} steps of {ROWS} crops of {options.crop}, {options.seeds} seeds\n")
-  print(f"| lambda | {other}, bits/pixel | PSNR, dB | {anchor}, bits/pixel | PSNR, dB |")
-  print("|---:|---:|---:|---:|---:|")
-  every = range(options.seeds)
-  curves = {side: curve(side, every) for side in (other, anchor)}
+  print("| lambda | " + " | ".join(f"{side}, bits/pixel | PSNR, dB" for side in sides) + " |")
+  print("|---:" * (1 + 2 * len(sides)) + "|")
+  curves = {side: curve(side, every) for side in sides}
   columns = [column for side in curves.values() for column in side]
   for x, *row in zip(options.lambdas, *columns, strict=True):
     print(f"| {x} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
-  for seed in every:
-    rate = bd_rate(*curve(anchor, [seed]), *curve(other, [seed]))
-    print(f"\nBD-rate to {anchor}, seed {seed}: {rate:+.2f} %")
-  rate = bd_rate(*curves[anchor], *curves[other])
-  print(f"\nBD-rate to {anchor}, means over seeds: {rate:+.2f} %")
+  for other in others:
+    for seed in every:
+      rate = bd_rate(*curve(anchor, [seed]), *curve(other, [seed]))
+      print(f"\nBD-rate of {other} to {anchor}, seed {seed}: {rate:+.2f} %")
+    rate = bd_rate(*curves[anchor], *curves[other])
+    print(f"\nBD-rate of {other} to {anchor}, means over seeds: {rate:+.2f} %")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ WHOLE = mlic_v2(**SIZES).clone(mixing=0)
 PLUS = ("channel", "inter", "local", "intra")
 PIECES = {
   "side information alone": (),
+  "channel": ("channel",),
   "channel, local": ("channel", "local"),
+  "channel, local, inter": ("channel", "local", "inter"),
   "MLIC++": PLUS,
   "MLIC++, first": (*PLUS, "first"),
   "MLIC++, reweighted": (*PLUS, "reweighted"),

@@ -273,7 +273,10 @@ def _shifted(phase: Phase, shift: int, inputs: np.ndarray) -> np.ndarray:
 
 
 def _descaled(sums: np.ndarray, shift: int) -> np.ndarray:
-  """`sums` / 2^shift, rounded and clipped, written over them."""
+  """`sums` / 2^shift, rounded, halves up, and clipped, written over them.
+
+  Whole sums are half of one from where rounding turns, so that noise below a half changes nothing.
+  """
   sums *= 2.0**-shift
-  sums += 0.5
+  sums += 0.5 + 2.0 ** -(shift + 1)  # Inexact from 2^52 on alone, which is clipped.
   return np.clip(np.floor(sums, out=sums), -LIMIT, LIMIT, out=sums)

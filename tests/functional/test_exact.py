@@ -60,6 +60,19 @@ def test_sums_are_those_of_integers_in_any_order(case):
     np.testing.assert_array_equal(exact._shifted(phase, layer.shift, inputs), want)
 
 
+def test_noise_in_sums_changes_nothing_at_any_size():
+  whole = RNG.integers(-(2**52), 2**52, 10_000) >> RNG.integers(0, 52, 10_000)
+  for shift in (1, 15, 29):
+    # Where rounding turns, and what lies beside it.
+    turns = (RNG.integers(-(2**22), 2**22, 1000) << shift) + (1 << (shift - 1))
+    sums = np.concatenate([whole, turns - 1, turns, turns + 1])
+    sums = sums[np.abs(sums) < 2**52]
+    want = np.clip((sums + (1 << (shift - 1))) >> shift, -exact.LIMIT, exact.LIMIT)
+    for noise in (0.0, 0.375, -0.375):  # To be added exactly.
+      noisy = sums + np.where(np.abs(sums) < 2**50, noise, 0.0)
+      np.testing.assert_array_equal(exact._descaled(noisy, shift), want)
+
+
 def test_latents_of_forged_files_are_clipped_where_sums_would_be_too_large():
   most, far = np.full((1, 1, 6), 2.0**23), np.full((1, 1, 6), 2.0**40)
   for layer in (CASES["conv"][0], exact.depthwise(KERNEL[..., 0], BIAS[:6])):

@@ -15,6 +15,7 @@ from recorded_pictures import codec, fitting
 import jaxcodec
 from jaxcodec import cli, functional as F, picture_file
 from jaxcodec.entropy import container
+from jaxcodec.functional import exact
 from jaxcodec.image import latent_codec
 from jaxcodec.image.picture_codec import PictureCodec
 
@@ -42,7 +43,7 @@ DATA = jaxcodec.compress(MEAN_SCALE, X, metadata={"title": "Waves"})
 
 CASES = (
   *("factorized", "scale", "mean_scale", "autoregressive"),
-  *("checkerboard", "channelwise", "elic", "mlic"),
+  *("checkerboard", "channelwise", "groups", "elic", "mlic"),
 )
 
 
@@ -292,6 +293,7 @@ import hashlib, sys
 sys.path.insert(0, "tests")
 import jaxcodec
 from jaxcodec.entropy import container
+from jaxcodec.functional import exact
 from jaxcodec.image import latent_codec
 for folder in sys.argv[1:]:
   codec, data = jaxcodec.load(folder), open(f"{folder}/a.jxc", "rb").read()
@@ -320,6 +322,26 @@ def test_other_threads_flags_and_kernels_read_the_same_latents(tmp_path):
     call = [sys.executable, "-c", SCRIPT, *folders]
     out = subprocess.run(call, env=os.environ | changed, check=True, capture_output=True, text=True)
     assert out.stdout.split()[-len(expected) :] == expected, changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in CASES if c not in ("factorized", "elic")])
+def test_a_thousand_trials_of_noise_in_each_layer_read_the_same_latents(case, monkeypatch):
+  found, rng, descaled, seen = codec(case), np.random.default_rng(0), exact._descaled, []
+  header = container.read_picture(jaxcodec.compress(found, X[:, :1, :1]))
+  expected = latent_codec.decode_latents(found, header, 64, 64)
+
+  def noisy(sums, shift):
+    before = sums.copy()
+    sums += 1e-4 * rng.standard_normal(sums.shape)
+    seen.append((sums != before).mean())
+    return descaled(sums, shift)
+
+  monkeypatch.setattr(exact, "_descaled", noisy)
+  for _ in range(1000):
+    np.testing.assert_array_equal(latent_codec.decode_latents(found, header, 64, 64), expected)
+  assert len(seen) >= 1000
+  assert min(seen) > 0  # The noise reaches the sums of every layer.
 
 
 @pytest.mark.slow
