@@ -228,11 +228,9 @@ class PairQuantizer(nn.Module):
     return jnp.concatenate([tokens[..., None], self.acoustic.encode(rest)], axis=-1)
 
   def decode(self, codes):
-    """The condition; without the second token its half is zero."""
+    """The condition."""
     semantic = F.lookup(codes[..., 0], self.centroids)
-    acoustic = jnp.zeros_like(semantic)
-    if codes.shape[-1] == 2:
-      acoustic = self.acoustic.decode(codes[..., 1:])
+    acoustic = self.acoustic.decode(codes[..., 1:])
     condition = jnp.concatenate([acoustic, semantic], axis=-1)
     return jnp.where(codes[..., :1] >= 0, condition, -1)
 

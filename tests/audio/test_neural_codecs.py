@@ -1,5 +1,6 @@
 """Codecs of which a half sees all of a signal at once: batches, chunks, files and the command."""
 
+import dataclasses
 import functools
 
 import jax
@@ -18,6 +19,7 @@ from jaxcodec.audio.language_codec import LanguageCodec
 from jaxcodec.audio.wavtokenizer import WavTokenizer
 from jaxcodec.data.sound import Sound
 from jaxcodec.decoders.vocos import VocosConfig
+from jaxcodec.entropy import container
 from jaxcodec.layers.seanet import SEANetConfig
 from jaxcodec.training import codebooks
 from jaxcodec.training.config import Adam, LearningRate, Losses, Train
@@ -260,8 +262,15 @@ def test_the_command_codes_a_file(name, tmp_path):
 def test_codes_without_a_band_of_channels_are_refused(name, fewest):
   codec, codes = codec_of(name), whole(name)[1]
   assert jax.eval_shape(jaxcodec.decode, codec, codes[..., :fewest]).shape[1] == FRAMES * HOP
+  few = codes[..., : fewest - 1]
   with pytest.raises(ValueError, match=f"{fewest} to 4\\], got shape"):
-    jaxcodec.decode(codec, codes[..., : fewest - 1])
+    jaxcodec.decode(codec, few)
+  stream = container.read_header(jaxcodec.compress(codec, whole(name)[0])).streams[0]
+  sizes = stream.codebook_sizes[: fewest - 1]
+  header = container.Header(streams=(dataclasses.replace(stream, codebook_sizes=sizes),))
+  file = container.write(header, [container.encode_chunk(header, 0, few)])
+  with pytest.raises(jaxcodec.CodecError, match="the file's codebook sizes"):
+    jaxcodec.decompress(file, codec)
 
 
 def test_a_group_of_codes_is_one_stage_of_all_groups():
