@@ -267,7 +267,7 @@ def _gradients(learning, still, batch, key, config: TrainSemantic, second: bool)
 
   def run(learning, x, key):
     trees = _joined(learning, still)
-    if config.mesh.gather_once:
+    if second and config.mesh.gather_once:  # The first has no recurrence, and less room.
       trees = sharding.gathered(trees, config.mesh)
     return loss(trees, config, x, key)
 

@@ -173,4 +173,4 @@ def _reason(message: str) -> str:
   if found:
     took, there = (part for part in found.groups() if part)
     return f"the step takes {took} of {there} of each chip"
-  return message.removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0][:200]
+  return " ".join(message.removeprefix("RESOURCE_EXHAUSTED: ").split())[:300]
