@@ -1,7 +1,7 @@
 """Rate and distortion of codecs over a folder of pictures; BD-rates against JPEG, WebP and AVIF.
 
 Command: python -m benchmarks.image_rd FOLDER [--codec NAME|DIR ...] [--qualities 0 50 100]
-  [--limit N] [--plot FILE]
+  [--refine STEPS] [--limit N] [--plot FILE]
 
 FOLDER holds pictures, such as the Kodak suite. Bits are those of whole files, distortions those of
 RGB of 8 bits; means are over pictures, and the BD-rate is that of the means.
@@ -18,6 +18,7 @@ def main() -> None:
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("--codec", nargs="*", default=[terminal.PICTURE_CODEC])
   parser.add_argument("--qualities", nargs="*", type=float, default=evaluate_pictures.QUALITIES)
+  parser.add_argument("--refine", type=int, default=0, help="of each picture, beside codecs as is")
   parser.add_argument("--limit", type=int)
   parser.add_argument("--plot", type=pathlib.Path)
   options = parser.parse_args()
@@ -27,6 +28,9 @@ def main() -> None:
   for name in options.codec:
     codec = terminal.load_picture(name)
     systems += evaluate_pictures.codec_systems(name, codec, options.qualities)
+    if options.refine:
+      name = f"{name}, refined"
+      systems += evaluate_pictures.codec_systems(name, codec, options.qualities, options.refine)
   sources = evaluate_pictures.picture_files(options.folder)[: options.limit]
   found = evaluate_pictures.run(systems, sources)
   for line in missing:

@@ -281,6 +281,9 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--bitrate", type=float, metavar="KBPS", help="default: all of a codec's")
   evaluate.add_argument("--quality", type=float, metavar="Q", help="default: eight, for a curve")
   evaluate.add_argument("--steps", type=int, metavar="N", help="of a fit (c3); else 10000")
+  evaluate.add_argument(
+    "--refine", type=int, default=0, metavar="N", help="codecs of pictures in N steps, too"
+  )
   evaluate.add_argument("--limit", type=int, metavar="N", help="the first N files")
   evaluate.add_argument(
     "--baselines", choices=("auto", "none"), default="auto", help="Opus, Codec 2; JPEG, WebP, ..."

@@ -48,8 +48,8 @@ def _default_codec(folder: pathlib.Path) -> str:
 def _sounds(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[str, Any]) -> None:
   from jaxcodec import baselines, evaluate as lib
 
-  if options.quality is not None or options.steps is not None or options.plot:
-    raise terminal.UsageError("--quality, --steps and --plot are for pictures")
+  if options.quality is not None or options.steps is not None or options.refine or options.plot:
+    raise terminal.UsageError("--quality, --steps, --refine and --plot are for pictures")
   systems = [
     system
     for name, codec in codecs.items()
@@ -78,6 +78,10 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
     raise terminal.UsageError("--bitrate is for sound")
   if options.steps is not None and terminal.FITTED_CODEC not in codecs:
     raise terminal.UsageError(f"--steps is for --codecs {terminal.FITTED_CODEC}")
+  if options.refine < 0:
+    raise terminal.UsageError(f"--refine takes a number of steps, not {options.refine}")
+  if options.refine and terminal.FITTED_CODEC in codecs:
+    raise terminal.UsageError(f"--refine does not go with --codecs {terminal.FITTED_CODEC}")
   qualities = None if options.quality is None else (options.quality,)
   bars = _bars()
   systems = []
@@ -87,6 +91,8 @@ def _pictures(options: argparse.Namespace, folder: pathlib.Path, codecs: dict[st
         systems += lib.fitted_systems(qualities, options.steps, _fitting(bars))
       else:
         systems += lib.codec_systems(name, codec, qualities)
+        if options.refine:
+          systems += lib.codec_systems(f"{name}, refined", codec, qualities, options.refine)
   except ValueError as error:
     raise terminal.UsageError(str(error)) from None
   missing: list[str] = []

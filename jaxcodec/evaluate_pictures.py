@@ -126,15 +126,20 @@ def picture_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def codec_systems(
-  name: str, codec: LatentCodec, qualities: Sequence[float] | None = None
+  name: str, codec: LatentCodec, qualities: Sequence[float] | None = None, refine: int = 0
 ) -> list[PictureSystem]:
-  """A codec at each of some qualities; at its one if it has no more."""
+  """A codec at each of some qualities; at its one if it has no more.
+
+  Args:
+    refine: steps that move the latents of each picture, see `image.refine.refined`; they count as
+      encoding.
+  """
   wanted: Sequence[float | None] = [None]
   if codec.module.levels:
     wanted = QUALITIES if qualities is None else qualities
   warm: set[tuple[int, ...]] = set()
   return [
-    PictureSystem(name, quality, functools.partial(_code, codec, quality, warm))
+    PictureSystem(name, quality, functools.partial(_code, codec, quality, refine, warm))
     for quality in wanted
   ]
 
@@ -195,12 +200,17 @@ def run(
 
 
 def _code(
-  codec: LatentCodec, quality: float | None, warm: set[tuple[int, ...]], pixels: np.ndarray
+  codec: LatentCodec,
+  quality: float | None,
+  refine: int,
+  warm: set[tuple[int, ...]],
+  pixels: np.ndarray,
 ) -> CodedPicture:
   x = pixels[None].astype(np.float32) / 127.5 - 1
-  for _ in range(1 if pixels.shape in warm else 2):  # The first time compiles.
+  # The first time compiles, which many steps do not show.
+  for _ in range(1 if refine or pixels.shape in warm else 2):
     start = time.perf_counter()
-    data = picture_file.compress(codec, x, quality=quality)
+    data = picture_file.compress(codec, x, quality=quality, refine=refine)
     middle = time.perf_counter()
     y = picture_file.decompress(data, codec, max_memory=2**40)
     end = time.perf_counter()

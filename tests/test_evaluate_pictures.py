@@ -15,6 +15,7 @@ from jaxcodec import (
   fitted_picture,
   metrics,
   picture_baselines,
+  picture_file,
   picture_report,
 )
 from jaxcodec.errors import CodecError
@@ -114,6 +115,18 @@ def test_the_command_measures_a_folder_of_pictures(folder, directory, tmp_path, 
     assert image.format == "PNG"
 
 
+def test_refined_pictures_are_measured_beside_those_that_are_not(folder, directory, capsys):
+  arguments = ["--codecs", directory, "--quality", 50, "--refine", 3, "--limit", 1, "--json", "-"]
+  status, out, err = call(capsys, folder, *arguments, "--baselines", "none")
+  assert status == 0, err
+  plain, refined = json.loads(out)["means"]
+  assert (plain["system"], refined["system"]) == (str(directory), f"{directory}, refined")
+  x = PIXELS[None].astype(np.float32) / 127.5 - 1
+  for row, refine in ((plain, 0), (refined, 3)):
+    data = picture_file.compress(many_rates(), x, quality=50, refine=refine)
+    assert row["bits_per_pixel"] == 8 * len(data) / PIXELS[..., 0].size
+
+
 def test_pictures_with_networks_of_their_own_are_measured_by_their_files(folder, tmp_path, capsys):
   found = tmp_path / "found.json"
   arguments = ["--codecs", "c3", "--steps", 100, "--quality", 75, "--limit", 1, "--json", found]
@@ -148,8 +161,10 @@ def test_three_fits_make_a_curve_and_say_how_far_they_are():
     (
       ["--codecs", "speech-16khz", "--quality", "3"],
       2,
-      "--quality, --steps and --plot are for pictures",
+      "--quality, --steps, --refine and --plot are for pictures",
     ),
+    (["--codecs", "{codec}", "--refine", "-1"], 2, "--refine takes a number of steps, not -1"),
+    (["--codecs", "c3", "--refine", "3"], 2, "--refine does not go with --codecs c3"),
   ],
 )
 def test_wrong_calls_take_one_line(folder, directory, capsys, arguments, status, said):
