@@ -57,10 +57,13 @@ def windows(clips) -> np.ndarray:
   return np.concatenate(parts)
 
 
-def config_of(pattern: str, steps: int, seed: int) -> TrainCodes:
+def config_of(
+  pattern: str, steps: int, seed: int, num_codebooks: int = BOOKS, codebook_size: int = SIZE
+) -> TrainCodes:
+  model = CodeLm(net=NET, num_codebooks=num_codebooks, codebook_size=codebook_size, pattern=pattern)
   return TrainCodes(
     name=f"code-lm-{pattern}",
-    model=CodeLm(net=NET, num_codebooks=BOOKS, codebook_size=SIZE, pattern=pattern),
+    model=model,
     data=Codes(read=32, written=32),
     batch_size=4,
     num_steps=steps,

@@ -9,8 +9,9 @@ cluster of log-mel frames that are hidden from it, which is HuBERT's first round
 model is an LSTM that foretells the letters of the text, its letter i set against frame i as in the
 source. Arms have the same parameters, crops and steps. For all alike a linear map from the first
 stage's entries to a teacher's features is fitted on the training clips; "cosine" is that of the
-distillation loss on held-out clips: over time, mean over features. Means and standard deviations
-over seeds.
+distillation loss on held-out clips: over time, mean over features. A linear map of the same
+entries of five frames learns to spell the training clips' texts by CTC: its loss a letter of the
+held-out texts, and errors a letter of its greedy answer. Means and standard deviations over seeds.
 """
 
 import argparse
@@ -26,12 +27,14 @@ import numpy as np
 import optax
 import soundfile
 
-from benchmarks.systems import short_runs
+from benchmarks.systems import short_runs, small_recognizer
 from jaxcodec import functional as F, terminal
+from jaxcodec.audio import recognizer
 from jaxcodec.audio.dm_codec import DmCodec
 from jaxcodec.data.taught import Taught, TaughtSound
 from jaxcodec.data.transcribed import LETTERS, spelled
 from jaxcodec.functional.log_mel import log_mel
+from jaxcodec.functional.transducer import ctc_labels
 from jaxcodec.layers.seanet import SEANetConfig
 from jaxcodec.training import distillation
 from jaxcodec.training.distillation import Distillation
@@ -70,13 +73,18 @@ def main() -> None:
       lesson = lessons[0]._replace(there=there)
       batches = [jax.tree.map(lambda leaf, i=i: leaf[i], lesson) for i in order]
       state = short_runs.train(config, batches, seed)
-      found = [short_runs.evaluate(config.codec, state, lesson.x[:48]) for lesson in lessons]
-      agreed = agreement(np.asarray(state.average["quantizer"]["codebooks"][0]), found, lessons)
-      rows[name].append([*agreed, found[1].mel, found[1].snr])
+      book = np.asarray(state.average["quantizer"]["codebooks"][0])
+      entries = [book[short_runs.first_codes(config.codec, state, lesson.x)] for lesson in lessons]
+      spelt = spelling(entries, train[1], test[1])
+      found = short_runs.evaluate(config.codec, state, lessons[1].x)
+      rows[name].append([*agreement(entries, lessons), *spelt, found.mel, found.snr])
       terminal.say(f"seed {seed}: {name} {np.round(rows[name][-1], 3)}")
   print(f"{options.steps} steps of {_ROWS} x {SECONDS} s, {options.seeds} seeds\n")
-  print("| teachers | cosine, speech model | cosine, language model | mel distance | SI-SDR, dB |")
-  print("|---|---:|---:|---:|---:|")
+  print(
+    "| teachers | cosine, speech model | cosine, language model | CTC, nats a letter "
+    "| errors a letter, % | mel distance | SI-SDR, dB |"
+  )
+  print("|---|---:|---:|---:|---:|---:|---:|")
   for name, values in rows.items():
     cells = " | ".join(short_runs.spread(column) for column in zip(*values, strict=True))
     print(f"| {name} | {cells} |")
@@ -242,19 +250,61 @@ def _language_model(labels: np.ndarray):
   return jax.jit(lambda labels: states(params, labels))
 
 
-def agreement(book: np.ndarray, found, lessons) -> list[float]:
+def agreement(entries: list[np.ndarray], lessons: list[Taught]) -> list[float]:
   """Of the first stage's entries with each teacher, on the held-out clips."""
-  entries = [book[part.codes[..., 0]] for part in found]
   cosines = []
   for i in range(2):
     train, test = lessons
-    there = train.there[: len(entries[0]), i]
-    x, y = _with_one(entries[0])[there], train.features[: len(there), i][there]
+    there = train.there[:, i]
+    x, y = _with_one(entries[0])[there], train.features[:, i][there]
     fit = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ y)
     said = _with_one(entries[1]) @ fit
     each = distillation.cosines(said, test.features[:, i], jnp.asarray(test.there[:, i]))
     cosines.append(float(each.mean()))
   return cosines
+
+
+def spelling(entries: list[np.ndarray], train: np.ndarray, test: np.ndarray) -> list[float]:
+  """CTC's nats a letter of labels [clips, U] of the held-out clips, and errors a letter in %."""
+  mean, deviation = entries[0].mean(axis=(0, 1)), entries[0].std(axis=(0, 1)) + 1e-6
+  x, held = (_with_one(_five((part - mean) / deviation)) for part in entries)
+  longest = max(int((labels >= 0).sum(axis=1).max()) for labels in (train, test))
+  probe = _probe(x, train[:, :longest])
+  best = np.asarray((held @ probe).argmax(axis=-1))
+  spelt, _ = ctc_labels(best, np.ones_like(best, bool), np.full(len(best), -1))
+  spelt = np.where(spelt == len(LETTERS), -1, spelt)
+  texts, found = ([recognizer.written(row, LETTERS) for row in rows] for rows in (test, spelt))
+  loss = float(_ctc(probe, held, test[:, :longest]))
+  return [loss, small_recognizer.errors(texts, found)[0]]
+
+
+def _five(x: np.ndarray) -> np.ndarray:
+  """Each frame of [clips, F, D] between its two neighbours on either side, [clips, F, 5 D]."""
+  padded = np.pad(x, ((0, 0), (2, 2), (0, 0)))
+  return np.concatenate([padded[:, i : i + x.shape[1]] for i in range(5)], axis=-1)
+
+
+def _ctc(probe, x, labels):
+  absent, known = jnp.zeros(x.shape[:2]), jnp.maximum(labels, 0)
+  each = optax.ctc_loss(x @ probe, absent, known, 1.0 * (labels < 0), blank_id=len(LETTERS))
+  return each.sum() / (labels >= 0).sum()
+
+
+@jax.jit
+def _probe(x, labels):
+  adam = optax.adam(optax.cosine_decay_schedule(0.01, 200))
+
+  def loss(probe):
+    return _ctc(probe, x, labels) + 0.01 * jnp.sum(probe**2)
+
+  def step(carry, _):
+    probe, state = carry
+    updates, state = adam.update(jax.grad(loss)(probe), state)
+    return (optax.apply_updates(probe, updates), state), None
+
+  probe = jnp.zeros((x.shape[-1], len(LETTERS) + 1))
+  (probe, _), _ = jax.lax.scan(step, (probe, adam.init(probe)), None, length=200)
+  return probe
 
 
 def _with_one(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ Command: python -m benchmarks.systems.hifi_codec --data SPEECH_DIR
 SPEECH_DIR holds `speech_train.tar` and `speech_test.tar`. Every arm has the same encoder and
 decoder, steps, crops and optimizer, and codebooks of 64 entries that are moving averages, unless
 said otherwise. Means and standard deviations over seeds; "shared" is what the first two codes of a
-frame say of each other, in bits.
+frame say of each other, in bits; "coded" the bits of a frame under counts so far, each code's given
+the one before it.
 """
 
 import argparse
@@ -57,17 +58,22 @@ def main() -> None:
       terminal.say(f"seed {seed}: {name}")
       found[name].append(short_runs.evaluate(config.codec, state, clips))
   print(f"{options.steps} steps of 8 x 0.5 s, {options.seeds} seeds\n")
-  print("| codes | bit/s | parameters | mel distance | SI-SDR, dB | perplexity of each | shared |")
-  print("|---|---:|---:|---:|---:|---|---:|")
+  print(
+    "| codes | bit/s | parameters | mel distance | SI-SDR, dB | perplexity of each "
+    "| shared | coded |"
+  )
+  print("|---|---:|---:|---:|---:|---|---:|---:|")
   for name, runs in found.items():
     groups, stages, _ = ARMS[name]
     used = np.mean([short_runs.perplexity(run.codes) for run in runs], axis=0)
     shared = [short_runs.shared_bits(run.codes[..., 0], run.codes[..., 1]) for run in runs]
+    coded = [short_runs.adaptive_bits(run.codes, 64) for run in runs]
     print(
       f"| {name} | {groups * stages * 6 * 50} | {sizes[name]} "
       f"| {short_runs.spread([run.mel for run in runs])} "
       f"| {short_runs.spread([run.snr for run in runs], 2)} "
-      f"| {', '.join(f'{u:.0f}' for u in used)} | {short_runs.spread(shared, 2)} |"
+      f"| {', '.join(f'{u:.0f}' for u in used)} | {short_runs.spread(shared, 2)} "
+      f"| {short_runs.spread(coded, 1)} |"
     )
 
 

@@ -6,7 +6,9 @@ SPEECH_DIR holds `speech_train.tar` and `speech_test.tar`. Both arms have the sa
 codebooks of 64 entries, 50 frames a second, steps, crops and optimizer; each row of a batch draws
 3 to 8 codebooks. "Explained" is the share of the latents' energy about their mean that a codebook's
 entries, about theirs, take away by themselves. "Without" is the mel distance with all codebooks
-but the first. Means and standard deviations over seeds.
+but the first. Code 0 in bits: by how often each entry occurs, and as a language model of two layers
+foretells it from those before it, learnt on the codes of training speech. Means and standard
+deviations over seeds.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.systems import short_runs
+from benchmarks.systems import code_lm, short_runs
 from jaxcodec import metrics, terminal
 from jaxcodec.audio.language_codec import LanguageCodec
 from jaxcodec.decoders.vocos import VocosConfig
@@ -38,6 +40,7 @@ def main() -> None:
   options = parser.parse_args()
   configs = {name: config_of(bands, options.steps) for name, bands in ARMS.items()}
   clips = short_runs.held_out_clips(options.data)
+  read = read_clips(options.data, configs["residual"].codec)
   rows: dict[str, list[list[float]]] = {name: [] for name in ARMS}
   for seed in range(options.seeds):
     batches = short_runs.crops(options.data, configs["residual"], seed)
@@ -47,11 +50,15 @@ def main() -> None:
       four = short_runs.evaluate(config.codec, state, clips, 4)
       shares = explained(config.codec, state, whole)
       without = without_first(config.codec, state, whole, clips)
-      rows[name].append([whole.mel, four.mel, without, *shares])
+      bits = first_bits(config.codec, state, *read, seed)
+      rows[name].append([whole.mel, four.mel, without, *shares, *bits])
       terminal.say(f"seed {seed}: {name}")
   print(f"{options.steps} steps of 8 x 0.5 s, {options.seeds} seeds\n")
-  print("| codebooks | mel distance, 8 | 4 | without the first | explained by 0 | by 1 | by 2 |")
-  print("|---|---:|---:|---:|---:|---:|---:|")
+  print(
+    "| codebooks | mel distance, 8 | 4 | without the first | explained by 0 | by 1 | by 2 "
+    "| code 0, bits | foretold |"
+  )
+  print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
   for name, values in rows.items():
     cells = " | ".join(short_runs.spread(column) for column in zip(*values, strict=True))
     print(f"| {name} | {cells} |")
@@ -75,6 +82,22 @@ def without_first(module, state, found: short_runs.Found, clips: np.ndarray) -> 
   pairs = zip(clips, np.asarray(signal(state.average, z)), strict=True)
   distances = [metrics.mel_distance(x[:, 0], y[: len(x), 0], short_runs.RATE) for x, y in pairs]
   return float(np.mean(distances))
+
+
+def read_clips(folder: pathlib.Path, codec) -> tuple[np.ndarray, np.ndarray]:
+  """Clips of 3 s [N, time, 1] that language models learn from, and those they are asked about."""
+  config = short_runs.config_of(codec, num_steps=40, seconds=3.0)
+  train = np.concatenate(short_runs.crops(folder, config, 0))
+  return train, short_runs.held_out_clips(folder, count=64)
+
+
+def first_bits(module, state, train, held, seed: int) -> tuple[float, float]:
+  """Of codebook 0's codes: by their shares, and foretold from those before them."""
+  codes = [short_runs.first_codes(module, state, x)[..., None] for x in (train, held)]
+  config = code_lm.config_of("flat", 300, seed, num_codebooks=1, codebook_size=64)
+  params, _ = code_lm.trained(config, list(codes[0]))
+  (foretold,) = np.asarray(code_lm.model_bits(config.model, params, codes[1]))
+  return float(np.log2(short_runs.perplexity(codes[1])[0])), float(foretold)
 
 
 def _entries(module, params, codes, kept):

@@ -135,6 +135,17 @@ def evaluate(module, state: TrainState, clips: np.ndarray, count: int | None = N
   return Found(codes, z, float(mel), float(snr))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _first_codes(module, params, x):
+  return module.apply({"params": params}, x, 1, method="encode")[..., 0]
+
+
+def first_codes(module, state: TrainState, clips: np.ndarray, rows: int = 8) -> np.ndarray:
+  """The first codebook's codes [B, F], `rows` clips at a time."""
+  parts = [clips[i : i + rows] for i in range(0, len(clips), rows)]
+  return np.concatenate([np.asarray(_first_codes(module, state.average, x)) for x in parts])
+
+
 def perplexity(codes: np.ndarray) -> np.ndarray:
   """Of each codebook, [Q]: as many entries as would be as uncertain if used alike."""
   return np.exp([_entropy(codes[..., q].ravel()) for q in range(codes.shape[-1])])
@@ -144,6 +155,18 @@ def shared_bits(a: np.ndarray, b: np.ndarray) -> float:
   """Bits that two codes of a frame say of each other, counted; too many where there are few."""
   pair = a.ravel().astype(np.int64) * (int(b.max()) + 1) + b.ravel()
   return float((_entropy(a.ravel()) + _entropy(b.ravel()) - _entropy(pair)) / np.log(2))
+
+
+def adaptive_bits(codes: np.ndarray, size: int) -> float:
+  """Bits a frame of codes [B, F, Q] by counts so far, those of a code given the one before it."""
+  rows, total = codes.reshape(-1, codes.shape[-1]), 0.0
+  for q in range(rows.shape[1]):
+    counts = np.full((size, size), 1 / size)
+    before = rows[:, q - 1] if q else np.zeros(len(rows), int)
+    for context, code in zip(before, rows[:, q], strict=True):
+      total -= np.log2(counts[context, code] / counts[context].sum())
+      counts[context, code] += 1
+  return float(total / len(rows))
 
 
 def _entropy(codes: np.ndarray) -> float:
