@@ -16,11 +16,10 @@ from jaxcodec.data.labelled import Example, Labelled
 from jaxcodec.functional.log_mel import kaldi_log_mel
 from jaxcodec.layers.norms import batch_statistics
 from jaxcodec.training import sequences
-from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.config import Adam, BaseRun
 from jaxcodec.training.masks import masked
 from jaxcodec.training.state import TrainState, plain_state
 
-MESH = Mesh()
 _MIX = 10  # Both parameters of the Beta distribution that mixes draw from.
 
 
@@ -43,8 +42,8 @@ class Augment:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainClassifier:
-  """A run; the fields that are not said here are those of `config.Train`.
+class TrainClassifier(BaseRun):
+  """A run; the fields that are not said here are those of `config.BaseRun` and `config.Train`.
 
   Attributes:
     model: what learns.
@@ -53,25 +52,13 @@ class TrainClassifier:
     momentum: by which the norms' statistics move towards a batch's.
   """
 
-  name: str
   model: LmuFormer
   data: Labelled
-  batch_size: int
-  num_steps: int
   optimizer: Adam
   augment: Augment = Augment()
   momentum: float = 0.1
-  mesh: Mesh = MESH
-  accumulate: int = 1
-  remat: bool = False
-  average_decay: float = 0.999
   compute_dtype: Any = jnp.float32
-  seed: int = 0
-  stop_after: int = 10
-  save_every: int = 1000
-  keep_last: int = 2
   keep_best: int = 1
-  log_every: int = 50
 
   samples_every: ClassVar[int] = 0
 

@@ -219,50 +219,61 @@ class Mesh:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
-  """A run.
+class BaseRun:
+  """What every run has.
 
   Attributes:
-    name: of the codec that comes out.
-    codec: its module.
-    data: what to learn from.
-    distillation: what codes learn from teachers.
+    name: of what comes out.
     batch_size: rows of a step, over all devices and all of `accumulate`.
     accumulate: parts that a step's batch is taken in, their gradients averaged.
-    remat: whether the blocks of encoder and decoder are computed again on the way back, which saves
-      the memory of what lies within them.
-    average_decay: of the averaged weights, which the codec that comes out has; less at first.
-    compute_dtype: of encoder, decoder and discriminators; parameters and quantizers are float32.
-    input_gain: the first kernel starts larger by it and the last one smaller; speech has a root
-      mean square near 0.05, and the networks should see numbers near 1.
+    remat: whether blocks are computed again on the way back, which saves the memory of what lies
+      within them.
+    average_decay: of the averaged weights, which come out in the end; less at first.
     stop_after: steps in a row with numbers that are not finite, after which the run stops.
-    save_every, keep_last, keep_best: checkpoints by steps, and how many stay.
-    log_every, samples_every: steps between lines of the log, and between decoded samples; 0 for
-      none of the latter.
+    save_every, keep_last: checkpoints by steps, and how many of the last ones stay.
+    log_every: steps between lines of the log.
   """
 
   name: str
-  codec: CodecModule
-  data: Sound | Pictures | Videos | TaughtSound
   batch_size: int
   num_steps: int
+  mesh: Mesh = Mesh()
+  accumulate: int = 1
+  remat: bool = False
+  average_decay: float = 0.999
+  seed: int = 0
+  stop_after: int = 10
+  save_every: int = 1000
+  keep_last: int = 2
+  log_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(BaseRun):
+  """A run of a codec.
+
+  Attributes:
+    codec: its module.
+    data: what to learn from.
+    distillation: what codes learn from teachers.
+    compute_dtype: of encoder, decoder and discriminators; parameters and quantizers are float32.
+    input_gain: the first kernel starts larger by it and the last one smaller; speech has a root
+      mean square near 0.05, and the networks should see numbers near 1.
+    keep_best: how many of the best checkpoints stay.
+    samples_every: steps between decoded samples; 0 for none.
+  """
+
+  codec: CodecModule
+  data: Sound | Pictures | Videos | TaughtSound
   optimizer: Adam | Muon
   losses: Losses
   adversary: Adversary | None = None
   quantization: Quantization = Quantization()
   distillation: Distillation | None = None
-  mesh: Mesh = Mesh()
-  accumulate: int = 1
-  remat: bool = False
   average_decay: float = 0.998
   compute_dtype: Any = jnp.float32
   input_gain: float = 1.0
-  seed: int = 0
-  stop_after: int = 10
-  save_every: int = 1000
-  keep_last: int = 2
   keep_best: int = 1
-  log_every: int = 50
   samples_every: int = 0
 
 

@@ -15,17 +15,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec.data.pictures import Pictures
 from jaxcodec.image.picture_codec import PictureCodec, rate_distortion
-from jaxcodec.training.config import Adam, Mesh, Muon
+from jaxcodec.training.config import Adam, BaseRun, Muon
 from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
-_MESH = Mesh()
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainPictures:
-  """A run; the fields that are not said here are those of `config.Train`.
+class TrainPictures(BaseRun):
+  """A run; the fields that are not said here are those of `config.BaseRun` and `config.Train`.
 
   Attributes:
     codec: what learns.
@@ -40,26 +38,14 @@ class TrainPictures:
     median_rate: Adam's rate for the quantiles of side information, whose loss moves nothing else.
   """
 
-  name: str
   codec: PictureCodec
   data: Pictures
-  batch_size: int
-  num_steps: int
   optimizer: Adam | Muon
   lambdas: tuple[float, float]
   principal_batches: int = 0
   selective_share: float = 0.1
   median_rate: float = 1e-2
-  mesh: Mesh = _MESH
-  accumulate: int = 1
-  remat: bool = False
-  average_decay: float = 0.999
-  seed: int = 0
-  stop_after: int = 10
-  save_every: int = 1000
-  keep_last: int = 2
   keep_best: int = 1
-  log_every: int = 50
 
   samples_every: ClassVar[int] = 0
 

@@ -26,12 +26,11 @@ from jaxcodec.encoders.vqgan import VqganEncoder
 from jaxcodec.functional.log_mel import vocoder_log_mel
 from jaxcodec.layers import unet, vqgan
 from jaxcodec.training import losses, sharding
-from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.config import Adam, BaseRun
 from jaxcodec.training.remat import computed_again
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
 
-_MESH = Mesh()
 _FIXED = (
   ("encoder", "positions"),
   ("quantizer", "centroids"),
@@ -66,8 +65,8 @@ _PREDICTOR = Predictor()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSemantic:
-  """A run; the fields that are not said here are those of `config.Train`.
+class TrainSemantic(BaseRun):
+  """A run; the fields that are not said here are those of `config.BaseRun` and `config.Train`.
 
   Attributes:
     codec: what learns.
@@ -83,11 +82,8 @@ class TrainSemantic:
     drop_condition: share of rows that learn to do without.
   """
 
-  name: str
   codec: SemantiCodec
   data: Sound
-  batch_size: int
-  num_steps: int
   start_step: int
   optimizer: Adam
   mel_scales: losses.MelScales
@@ -97,15 +93,6 @@ class TrainSemantic:
   divergence: float = 0.015
   decay: float = 0.9
   drop_condition: float = 0.1
-  mesh: Mesh = _MESH
-  accumulate: int = 1
-  remat: bool = False
-  average_decay: float = 0.999
-  seed: int = 0
-  stop_after: int = 10
-  save_every: int = 1000
-  keep_last: int = 2
-  log_every: int = 50
 
   samples_every: ClassVar[int] = 0
   # Errors of the two stages are of different things.

@@ -18,7 +18,7 @@ from jaxcodec.audio.code_lm import CodeLm, LmLayer
 from jaxcodec.audio.code_transformer import CodeTransformer
 from jaxcodec.data.codes import Codes
 from jaxcodec.layers.encoder_decoder import Layer
-from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.config import Adam, BaseRun, Mesh
 from jaxcodec.training.sharding import BATCH, gathered, rows_apart
 from jaxcodec.training.state import TrainState, plain_state
 from jaxcodec.training.step import averaged, settled
@@ -35,8 +35,8 @@ MESH = Mesh(rules=_RULES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainCodes:
-  """A run; the fields that are not said here are those of `config.Train`.
+class TrainCodes(BaseRun):
+  """A run; the fields that are not said here are those of `config.BaseRun` and `config.Train`.
 
   Attributes:
     model: what learns.
@@ -44,24 +44,14 @@ class TrainCodes:
     drop_read: share of rows whose frames read are absent, so that the model can be guided by them.
   """
 
-  name: str
   model: CodeTransformer | CodeLm
   data: Codes
-  batch_size: int
-  num_steps: int
   optimizer: Adam
   drop_read: float = 0.0
   mesh: Mesh = MESH
-  accumulate: int = 1
   remat: bool = True
-  average_decay: float = 0.999
   compute_dtype: Any = jnp.bfloat16
-  seed: int = 0
-  stop_after: int = 10
-  save_every: int = 1000
-  keep_last: int = 2
   keep_best: int = 1
-  log_every: int = 50
 
   samples_every: ClassVar[int] = 0
 

@@ -14,11 +14,9 @@ from jaxcodec.audio.stateful_conformer import StatefulConformer, objective
 from jaxcodec.data.transcribed import Transcribed, Utterance
 from jaxcodec.functional.log_mel import HOP, log_mel
 from jaxcodec.training import sequences
-from jaxcodec.training.config import Adam, Mesh
+from jaxcodec.training.config import Adam, BaseRun
 from jaxcodec.training.masks import masked
 from jaxcodec.training.state import TrainState, plain_state
-
-MESH = Mesh()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +35,8 @@ class SpecAugment:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSpeech:
-  """A run; the fields that are not said here are those of `config.Train`.
+class TrainSpeech(BaseRun):
+  """A run; the fields that are not said here are those of `config.BaseRun` and `config.Train`.
 
   Attributes:
     model: what learns.
@@ -46,24 +44,12 @@ class TrainSpeech:
     augment: what is done to it.
   """
 
-  name: str
   model: StatefulConformer
   data: Transcribed
-  batch_size: int
-  num_steps: int
   optimizer: Adam
   augment: SpecAugment = SpecAugment()
-  mesh: Mesh = MESH
-  accumulate: int = 1
-  remat: bool = False
-  average_decay: float = 0.999
   compute_dtype: Any = jnp.float32
-  seed: int = 0
-  stop_after: int = 10
-  save_every: int = 1000
-  keep_last: int = 2
   keep_best: int = 1
-  log_every: int = 50
 
   samples_every: ClassVar[int] = 0
 
