@@ -36,7 +36,7 @@ STEP_SECONDS = 6
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=200)
+  parser.add_argument("--steps", type=int, default=600)
   parser.add_argument("--seeds", type=int, default=3)
   options = parser.parse_args()
   configs = {name: config_of(*arm, options.steps) for name, arm in ARMS.items()}
