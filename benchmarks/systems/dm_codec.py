@@ -275,7 +275,7 @@ def spelling(entries: list[np.ndarray], train: np.ndarray, test: np.ndarray) -> 
   spelt = np.where(spelt == len(LETTERS), -1, spelt)
   texts, found = ([recognizer.written(row, LETTERS) for row in rows] for rows in (test, spelt))
   loss = float(_ctc(probe, held, test[:, :longest]))
-  return [loss, small_recognizer.errors(texts, found)[0]]
+  return [loss, small_recognizer.errors(texts, found)]
 
 
 def _five(x: np.ndarray) -> np.ndarray:

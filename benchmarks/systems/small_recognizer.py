@@ -192,31 +192,27 @@ def distance(a, b) -> int:
   return int(row[-1])
 
 
-def errors(texts: list[str], found: list[str]) -> tuple[float, float]:
-  """Errors a letter and a word, in %."""
-  pairs = list(zip(texts, found, strict=True))
-  letters = sum(distance(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
-  words = sum(distance(a.split(), b.split()) for a, b in pairs)
-  return 100 * letters, 100 * words / sum(len(a.split()) for a, _ in pairs)
+def errors(texts: list[str], found: list[str]) -> float:
+  """Errors a letter, in %."""
+  pairs = zip(texts, found, strict=True)
+  return 100 * sum(distance(a, b) for a, b in pairs) / sum(map(len, texts))
 
 
 def answers(found: Recognizer, mel: np.ndarray, length: np.ndarray):
-  """`{(milliseconds late, how): texts}`; "whole" comes before what is compared to it."""
-  texts, net = {}, found.module.config
-  for context, right in enumerate(net.rights):
-    late = (
-      "all"
-      if right == _ALL - 1
-      else str(round(1e3 * recognizer.seconds_late(found.module, context)))
-    )
-    texts[late, "whole"] = whole(found, mel, length, context)
-    if right == _ALL - 1:
-      for chunk in RIGHTS:
-        texts[str(80 * (chunk + 1)), "buffered"] = buffered(found, mel, length, context, chunk)
-    else:
-      texts[late, "streamed"] = streamed(found, mel, length, context)
-      texts[late, "buffered"] = buffered(found, mel, length, context, right)
+  """`{(milliseconds late, how): texts}`; of a network that attends to all, buffered ones too."""
+  texts = {}
+  for context, right in enumerate(found.module.config.rights):
+    every = right == _ALL - 1
+    texts["all" if every else _late(right), "whole"] = whole(found, mel, length, context)
+    if not every:
+      texts[_late(right), "streamed"] = streamed(found, mel, length, context)
+    for chunk in RIGHTS if every else (right,):
+      texts[_late(chunk), "buffered"] = buffered(found, mel, length, context, chunk)
   return texts
+
+
+def _late(right: int) -> str:
+  return str(80 * (right + 1))
 
 
 def main() -> None:
@@ -243,10 +239,9 @@ def main() -> None:
       curves[name].append(losses)
       said = answers(found, mel, lengths // HOP)
       for (late, how), written in said.items():
-        letter, _ = errors(texts, written)
         base = said.get((late, "whole"), said.get(("all", "whole")))
         apart = sum(a != b for a, b in zip(base, written, strict=True))
-        rows.setdefault((late, how), []).append((letter, apart))
+        rows.setdefault((late, how), []).append((errors(texts, written), apart))
       example = list(zip(texts, next(iter(said.values())), strict=True))[:3]
       terminal.say(f"seed {seed}: {name} {[(*key, found[-1]) for key, found in rows.items()]}")
     for (late, how), values in rows.items():
