@@ -74,7 +74,8 @@ def main() -> None:
       batches = [jax.tree.map(lambda leaf, i=i: leaf[i], lesson) for i in order]
       state = short_runs.train(config, batches, seed)
       book = np.asarray(state.average["quantizer"]["codebooks"][0])
-      entries = [book[short_runs.first_codes(config.codec, state, lesson.x)] for lesson in lessons]
+      codes = [short_runs.coded(config.codec, state, lesson.x, 1) for lesson in lessons]
+      entries = [book[part[..., 0]] for part in codes]
       spelt = spelling(entries, train[1], test[1])
       found = short_runs.evaluate(config.codec, state, lessons[1].x)
       rows[name].append([*agreement(entries, lessons), *spelt, found.mel, found.snr])

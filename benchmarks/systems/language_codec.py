@@ -40,7 +40,7 @@ def main() -> None:
   options = parser.parse_args()
   configs = {name: config_of(bands, options.steps) for name, bands in ARMS.items()}
   clips = short_runs.held_out_clips(options.data)
-  read = read_clips(options.data, configs["residual"].codec)
+  read = short_runs.read_clips(options.data, configs["residual"].codec)
   rows: dict[str, list[list[float]]] = {name: [] for name in ARMS}
   for seed in range(options.seeds):
     batches = short_runs.crops(options.data, configs["residual"], seed)
@@ -84,16 +84,9 @@ def without_first(module, state, found: short_runs.Found, clips: np.ndarray) -> 
   return float(np.mean(distances))
 
 
-def read_clips(folder: pathlib.Path, codec) -> tuple[np.ndarray, np.ndarray]:
-  """Clips of 3 s [N, time, 1] that language models learn from, and those they are asked about."""
-  config = short_runs.config_of(codec, num_steps=40, seconds=3.0)
-  train = np.concatenate(short_runs.crops(folder, config, 0))
-  return train, short_runs.held_out_clips(folder, count=64)
-
-
 def first_bits(module, state, train, held, seed: int) -> tuple[float, float]:
   """Of codebook 0's codes: by their shares, and foretold from those before them."""
-  codes = [short_runs.first_codes(module, state, x)[..., None] for x in (train, held)]
+  codes = [short_runs.coded(module, state, x, 1) for x in (train, held)]
   config = code_lm.config_of("flat", 300, seed, num_codebooks=1, codebook_size=64)
   params, _ = code_lm.trained(config, list(codes[0]))
   (foretold,) = np.asarray(code_lm.model_bits(config.model, params, codes[1]))

@@ -135,15 +135,21 @@ def evaluate(module, state: TrainState, clips: np.ndarray, count: int | None = N
   return Found(codes, z, float(mel), float(snr))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _first_codes(module, params, x):
-  return module.apply({"params": params}, x, 1, method="encode")[..., 0]
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _codes(module, params, x, count: int | None):
+  return module.apply({"params": params}, x, count, method="encode")
 
 
-def first_codes(module, state: TrainState, clips: np.ndarray, rows: int = 8) -> np.ndarray:
-  """The first codebook's codes [B, F], `rows` clips at a time."""
-  parts = [clips[i : i + rows] for i in range(0, len(clips), rows)]
-  return np.concatenate([np.asarray(_first_codes(module, state.average, x)) for x in parts])
+def coded(module, state: TrainState, clips: np.ndarray, count: int | None = None) -> np.ndarray:
+  """Codes [B, F, Q] of many clips by the first `count` codebooks, all if None."""
+  parts = [clips[i : i + 8] for i in range(0, len(clips), 8)]
+  return np.concatenate([np.asarray(_codes(module, state.average, x, count)) for x in parts])
+
+
+def read_clips(folder: pathlib.Path, codec) -> tuple[np.ndarray, np.ndarray]:
+  """Clips of 3 s [N, time, 1] that language models learn from, and those they are asked about."""
+  config = config_of(codec, num_steps=40, seconds=3.0)
+  return np.concatenate(crops(folder, config, 0)), held_out_clips(folder, count=64)
 
 
 def perplexity(codes: np.ndarray) -> np.ndarray:
