@@ -81,14 +81,9 @@ def main() -> None:
       rows[name].append([*agreement(entries, lessons), *spelt, found.mel, found.snr])
       terminal.say(f"seed {seed}: {name} {np.round(rows[name][-1], 3)}")
   print(f"{options.steps} steps of {_ROWS} x {SECONDS} s, {options.seeds} seeds\n")
-  print(
-    "| teachers | cosine, speech model | cosine, language model | CTC, nats a letter "
-    "| errors a letter, % | mel distance | SI-SDR, dB |"
-  )
-  print("|---|---:|---:|---:|---:|---:|---:|")
-  for name, values in rows.items():
-    cells = " | ".join(short_runs.spread(column) for column in zip(*values, strict=True))
-    print(f"| {name} | {cells} |")
+  columns = ["teachers", "cosine, speech model", "cosine, language model"]
+  columns += ["CTC, nats a letter", "errors a letter, %", "mel distance", "SI-SDR, dB"]
+  short_runs.print_table(columns, rows)
 
 
 def config_of(num_steps: int, weight: float):
@@ -257,9 +252,8 @@ def agreement(entries: list[np.ndarray], lessons: list[Taught]) -> list[float]:
   for i in range(2):
     train, test = lessons
     there = train.there[:, i]
-    x, y = _with_one(entries[0])[there], train.features[:, i][there]
-    fit = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ y)
-    said = _with_one(entries[1]) @ fit
+    x, y = short_runs.with_one(entries[0])[there], train.features[:, i][there]
+    said = short_runs.with_one(entries[1]) @ short_runs.linear_map(x, y)
     each = distillation.cosines(said, test.features[:, i], jnp.asarray(test.there[:, i]))
     cosines.append(float(each.mean()))
   return cosines
@@ -268,7 +262,7 @@ def agreement(entries: list[np.ndarray], lessons: list[Taught]) -> list[float]:
 def spelling(entries: list[np.ndarray], train: np.ndarray, test: np.ndarray) -> list[float]:
   """CTC's nats a letter of labels [clips, U] of the held-out clips, and errors a letter in %."""
   mean, deviation = entries[0].mean(axis=(0, 1)), entries[0].std(axis=(0, 1)) + 1e-6
-  x, held = (_with_one(_five((part - mean) / deviation)) for part in entries)
+  x, held = (short_runs.with_one(_five((part - mean) / deviation)) for part in entries)
   longest = max(int((labels >= 0).sum(axis=1).max()) for labels in (train, test))
   probe = _probe(x, train[:, :longest])
   best = np.asarray((held @ probe).argmax(axis=-1))
@@ -306,10 +300,6 @@ def _probe(x, labels):
   probe = jnp.zeros((x.shape[-1], len(LETTERS) + 1))
   (probe, _), _ = jax.lax.scan(step, (probe, adam.init(probe)), None, length=200)
   return probe
-
-
-def _with_one(x: np.ndarray) -> np.ndarray:
-  return np.concatenate([x, np.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
 
 
 if __name__ == "__main__":

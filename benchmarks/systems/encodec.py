@@ -43,11 +43,8 @@ def main() -> None:
       rows[name].append([*found, foretold(config.codec, state, *read, seed)])
       terminal.say(f"seed {seed}: {name} {np.round(rows[name][-1], 3)}")
   print(f"{options.steps} steps of 8 x 0.5 s, {options.seeds} seeds; 400 bit/s a codebook\n")
-  print("| learnt with | mel distance, 1 | 2 | 4 | 8 codebooks | foretold, bits a code |")
-  print("|---|---:|---:|---:|---:|---:|")
-  for name, values in rows.items():
-    cells = " | ".join(short_runs.spread(column) for column in zip(*values, strict=True))
-    print(f"| {name} | {cells} |")
+  columns = "learnt with", "mel distance, 1", "2", "4", "8 codebooks", "foretold, bits a code"
+  short_runs.print_table(columns, rows)
 
 
 def foretold(module, state, train: np.ndarray, held: np.ndarray, seed: int) -> float:

@@ -54,14 +54,9 @@ def main() -> None:
       rows[name].append([whole.mel, four.mel, without, *shares, *bits])
       terminal.say(f"seed {seed}: {name}")
   print(f"{options.steps} steps of 8 x 0.5 s, {options.seeds} seeds\n")
-  print(
-    "| codebooks | mel distance, 8 | 4 | without the first | explained by 0 | by 1 | by 2 "
-    "| code 0, bits | foretold |"
-  )
-  print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-  for name, values in rows.items():
-    cells = " | ".join(short_runs.spread(column) for column in zip(*values, strict=True))
-    print(f"| {name} | {cells} |")
+  columns = ["codebooks", "mel distance, 8", "4", "without the first"]
+  columns += ["explained by 0", "by 1", "by 2", "code 0, bits", "foretold"]
+  short_runs.print_table(columns, rows)
 
 
 def explained(module, state, found: short_runs.Found) -> list[float]:

@@ -118,11 +118,8 @@ def main() -> None:
       rows[name].append([told(entries, features), found.mel])
       terminal.say(f"seed {seed}: {name} {np.round(rows[name][-1], 3)}")
   print(f"{options.steps} steps of 4 x 1.28 s, {options.seeds} seeds; 800 bit/s\n")
-  print("| quantizer | told by the first codebook | mel distance, all 4 |")
-  print("|---|---:|---:|")
-  for name, values in rows.items():
-    cells = " | ".join(short_runs.spread(column) for column in zip(*values, strict=True))
-    print(f"| {name} | {cells} |")
+  columns = "quantizer", "told by the first codebook", "mel distance, all 4"
+  short_runs.print_table(columns, rows)
 
 
 def spectrum(x):
@@ -149,12 +146,11 @@ def told(entries: list[np.ndarray], features: list[np.ndarray]) -> float:
   """The share of the held-out features' variance that a map of the training entries explains."""
   frames = min(entries[0].shape[1], features[0].shape[1])
   x, held = (
-    np.concatenate([part, np.ones((*part.shape[:-1], 1))], axis=-1)[:, :frames] for part in entries
+    short_runs.with_one(part[:, :frames]).reshape(-1, part.shape[-1] + 1) for part in entries
   )
   y, want = (part[:, :frames].reshape(-1, BANDS) for part in features)
-  x, held = (part.reshape(-1, part.shape[-1]) for part in (x, held))
-  fit = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ y)
-  return float(1 - np.mean((held @ fit - want) ** 2) / np.mean((want - want.mean(axis=0)) ** 2))
+  said = held @ short_runs.linear_map(x, y)
+  return float(1 - np.mean((said - want) ** 2) / np.mean((want - want.mean(axis=0)) ** 2))
 
 
 def codec_of(kind: type[Mimi]) -> Mimi:

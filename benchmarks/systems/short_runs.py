@@ -186,5 +186,23 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
   return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
+def print_table(columns: Sequence[str], rows: dict[str, list[list[float]]]) -> None:
+  """A row for each name, of what each seed found; the names' column is the first."""
+  print(f"| {' | '.join(columns)} |")
+  print("|---" + "|---:" * (len(columns) - 1) + "|")
+  for name, values in rows.items():
+    print(f"| {name} | {' | '.join(spread(column) for column in zip(*values, strict=True))} |")
+
+
+def with_one(x: np.ndarray) -> np.ndarray:
+  """[..., D] with a constant feature behind: [..., D + 1]."""
+  return np.concatenate([x, np.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
+
+
+def linear_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """[D, E] that takes rows x [N, D] to y [N, E] by least squares, held back a little."""
+  return np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ y)
+
+
 def num_parameters(state: TrainState) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(state.params))
