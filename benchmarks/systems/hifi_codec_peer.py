@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import jaxcodec
-from benchmarks.systems.neural_speed import shapes_of, work
+from benchmarks.systems.neural_speed import drawn, work
 from configs import hifi_codec_24khz
 from jaxcodec import terminal
 
@@ -58,16 +58,8 @@ def theirs(sources: pathlib.Path):
 def ours(seconds: float):
   """Compiled halves with their arguments."""
   module = hifi_codec_24khz.get_config().codec
-  rng, length = np.random.default_rng(0), round(seconds * module.sample_rate)
-
-  def draw(leaf):
-    if leaf.dtype == jnp.int32:
-      return np.ones(leaf.shape, np.int32)
-    spread = max(1, np.prod(leaf.shape[:-1])) ** -0.5
-    return (spread * rng.standard_normal(leaf.shape, np.float32)).astype(np.float32)
-
-  codec = jax.device_put(jax.tree.map(draw, shapes_of(module)))
-  x = jnp.asarray(0.1 * rng.standard_normal((1, length, 1), np.float32))
+  codec, length = drawn(module), round(seconds * module.sample_rate)
+  x = jnp.asarray(0.1 * np.random.default_rng(0).standard_normal((1, length, 1), np.float32))
   encode = jax.jit(jaxcodec.encode).lower(codec, x).compile()
   codes = encode(codec, x)
   decode = jax.jit(jaxcodec.decode).lower(codec, codes).compile()

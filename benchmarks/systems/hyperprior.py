@@ -210,15 +210,19 @@ def main() -> None:
   if options.side:
     serve(options)
     return
-  rows = []
+  sides = {}
   for side in CONTEXTS if options.contexts else LIBRARIES:
     python = options.peer if side == "CompressAI" else sys.executable
     command = [python, "-m", "benchmarks.systems.hyperprior", *sys.argv[1:], "--side", side]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-      for line in process.stdout:
-        rows.append(json.loads(line))
-        print(line.strip(), file=sys.stderr, flush=True)
-    if process.returncode:
+    sides[side] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+  rows = []
+  for side, process in sides.items():
+    for line in process.stdout:
+      rows.append(json.loads(line))
+      print(line.strip(), file=sys.stderr, flush=True)
+    if process.wait():
+      for other in sides.values():
+        other.kill()
       raise SystemExit(f"{side} ended early")
   report(rows, options)
 

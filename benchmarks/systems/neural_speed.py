@@ -64,8 +64,8 @@ def shapes_of(module) -> jaxcodec.Codec:
   return jaxcodec.Codec(module=module, params=params, prior=prior, name="random")
 
 
-def speed(module, length: int) -> tuple[float, ...]:
-  """Multiples of real time, then processors' time for a second of sound."""
+def drawn(module) -> jaxcodec.Codec:
+  """A codec with weights at random."""
   rng = np.random.default_rng(0)
 
   def draw(leaf):
@@ -74,7 +74,13 @@ def speed(module, length: int) -> tuple[float, ...]:
     spread = max(1, np.prod(leaf.shape[:-1])) ** -0.5
     return (spread * rng.standard_normal(leaf.shape, np.float32)).astype(np.float32)
 
-  codec = jax.device_put(jax.tree.map(draw, shapes_of(module)))
+  return jax.device_put(jax.tree.map(draw, shapes_of(module)))
+
+
+def speed(module, length: int) -> tuple[float, ...]:
+  """Multiples of real time, then processors' time for a second of sound."""
+  rng = np.random.default_rng(0)
+  codec = drawn(module)
   x = jnp.asarray(0.1 * rng.standard_normal((1, length, 1), np.float32))
   frames = jax.eval_shape(jaxcodec.encode, codec, x).shape[1]
   sizes = module.codebook_sizes
