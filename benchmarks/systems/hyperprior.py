@@ -4,25 +4,27 @@
       [--steps 2000] [--seeds 2] [--filters 64] [--latents 96] [--crop 128] [--rate 5e-4]
 
 trains the scale hyperprior here and in CompressAI; PYTHON is an interpreter with CompressAI 1.2.8.
-`--contexts` instead of `--peer` trains the joint autoregressive codec here, and beside it that of
-the checkerboard and that of groups of channels with a checkerboard in each, as ELIC has; the
-transforms of all are the same.
 
-Each model has one lambda; every pair of models sees the same crops in the same order, Adam at a
-rate that falls by half a cosine, and starts as its library starts. Rates are those of the
-likelihoods of rounded latents, on a crop of each test picture; the BD-rate is that of the means
-over seeds.
+Each model has one lambda. Each pair of models starts from the weights that CompressAI draws, and
+sees the same crops and the same noise in the same order, so that no luck is between them; Adam at
+a rate that falls by half a cosine. `--apart` lets each library draw its own weights and noise.
+Rates are those of the likelihoods of rounded latents, on a crop of each test picture; the BD-rate
+is that of the means over seeds.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import pathlib
 import subprocess
 import sys
 import tarfile
+import tempfile
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -75,32 +77,33 @@ def of_batches(test: np.ndarray, run) -> dict[str, float]:
   return {"bits": float(np.mean(rates)), "psnr": float(np.mean(quality))}
 
 
+def noises(seed: int, options):
+  """Noise of side information and of latents for each step, float32 [ROWS, H, W, C]."""
+  rng = np.random.default_rng((seed, 1))
+  sizes = (options.crop // 64, options.filters), (options.crop // 16, options.latents)
+  for _ in range(options.steps):
+    yield tuple(rng.random((ROWS, side, side, c), np.float32) - 0.5 for side, c in sizes)
+
+
+def path_of(options, seed: int) -> pathlib.Path:
+  """Of the weights that a pair starts from."""
+  return options.starts / f"{seed}.pth"
+
+
 @functools.cache
-def functions_of(side: str, filters: int, latents: int, crop: int, steps: int, rate: float):
-  """`(init, step, run)` of a side here, compiled once for all lambdas and seeds."""
+def functions_of(filters: int, latents: int, crop: int, steps: int, rate: float):
+  """`(init, step, run)` here, compiled once for all lambdas and seeds."""
   import jax
 
   from jaxcodec import functional as F
   from jaxcodec.data.pictures import Pictures
-  from jaxcodec.image.autoregressive import JointAutoregressive
-  from jaxcodec.image.checkerboard import Checkerboard
-  from jaxcodec.image.elic import Elic
   from jaxcodec.image.hyperprior import ScaleHyperprior
   from jaxcodec.training import rate_distortion
   from jaxcodec.training.config import Adam, LearningRate
 
-  # Each twice as wide as the one before, but the first and the last, as far as they go.
-  sizes = [latents // 12, latents // 12, latents // 6, latents // 3]
-  groups = (*sizes, latents - sum(sizes))
-  systems = {
-    "joint": JointAutoregressive,
-    "checkerboard": Checkerboard,
-    "groups": functools.partial(Elic, groups=groups, transform="gdn", widths=(latents, filters)),
-    "jaxcodec": ScaleHyperprior,
-  }
   config = rate_distortion.TrainPictures(
     name="hyperprior",
-    codec=systems[side](filters=filters, latents=latents),
+    codec=ScaleHyperprior(filters=filters, latents=latents),
     data=Pictures(size=(crop, crop)),
     batch_size=ROWS,
     num_steps=steps,
@@ -109,9 +112,14 @@ def functions_of(side: str, filters: int, latents: int, crop: int, steps: int, r
     median_rate=1e-3,
   )
 
-  def step(state, x, key, trade_off):
+  def step(state, x, key, trade_off, given):
     weighed = dataclasses.replace(config, lambdas=(trade_off, trade_off))
-    return rate_distortion.train_step(state, x, key, config=weighed)[0]
+    left = list(given)
+    with contextlib.ExitStack() as stack:
+      if left:
+        noisy = lambda _, z: z + left.pop(0)  # noqa: E731
+        stack.enter_context(mock.patch.object(F, "uniform_noise", noisy))
+      return rate_distortion.train_step(state, x, key, config=weighed)[0]
 
   def run(params, x):
     coded = config.codec.apply({"params": params}, 2 * x - 1)
@@ -127,18 +135,35 @@ def functions_of(side: str, filters: int, latents: int, crop: int, steps: int, r
 def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
   import jax
 
+  import jaxcodec
+
   sizes = options.filters, options.latents, options.crop, options.steps, options.rate
-  init, step, run = functions_of(options.side, *sizes)
+  init, step, run = functions_of(*sizes)
   key = jax.random.key(seed)
   state = init(key)
-  for x in crops(train, seed, options):
-    state = step(state, 2 * x - 1, key, trade_off)
+  if not options.apart:
+    state = state._replace(params=jax.device_put(jaxcodec.load(path_of(options, seed)).params))
+  given = itertools.repeat(()) if options.apart else noises(seed, options)
+  for x, noise in zip(crops(train, seed, options), given, strict=False):
+    state = step(state, 2 * x - 1, key, trade_off, noise)
   return of_batches(test, functools.partial(run, state.params))
+
+
+def draw_starts(options) -> None:
+  """Writes the weights that CompressAI draws for each seed."""
+  import compressai.models
+  import torch
+
+  for seed in range(options.seeds):
+    torch.manual_seed(seed)
+    model = compressai.models.ScaleHyperprior(options.filters, options.latents)
+    torch.save(model.state_dict(), path_of(options, seed))
 
 
 def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
   import compressai.models
   import torch
+  from compressai.entropy_models import EntropyModel
 
   torch.manual_seed(seed)
   device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -153,20 +178,32 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
   def tensor(x):
     return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
 
-  for step, batch in enumerate(crops(train, seed, options)):
-    for group in adam.param_groups:
-      group["lr"] = options.rate * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
-    x = tensor(batch)
-    out = model(x)
-    bits = bits_of(out["likelihoods"]).mean() / options.crop**2
-    loss = bits + trade_off * 255**2 * (out["x_hat"] - x).square().mean()
-    adam.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(rest, CLIP)
-    adam.step()
-    of_medians.zero_grad()
-    model.aux_loss().backward()
-    of_medians.step()
+  given, own, left = noises(seed, options), EntropyModel.quantize, []
+
+  def quantize(self, inputs, mode, means=None):
+    return inputs + left.pop(0) if mode == "noise" else own(self, inputs, mode, means)
+
+  with contextlib.ExitStack() as stack:
+    if not options.apart:
+      model.load_state_dict(torch.load(path_of(options, seed), weights_only=True))
+      stack.enter_context(mock.patch.object(EntropyModel, "quantize", quantize))
+    for step, batch in enumerate(crops(train, seed, options)):
+      for group in adam.param_groups:
+        group["lr"] = options.rate * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
+      z, y = map(tensor, next(given))
+      # The side information's rows are its channels.
+      left[:] = [z.permute(1, 2, 3, 0).reshape(options.filters, 1, -1), y]
+      x = tensor(batch)
+      out = model(x)
+      bits = bits_of(out["likelihoods"]).mean() / options.crop**2
+      loss = bits + trade_off * 255**2 * (out["x_hat"] - x).square().mean()
+      adam.zero_grad()
+      loss.backward()
+      torch.nn.utils.clip_grad_norm_(rest, CLIP)
+      adam.step()
+      of_medians.zero_grad()
+      model.aux_loss().backward()
+      of_medians.step()
   model.eval()
 
   @torch.no_grad()
@@ -177,11 +214,14 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
   return of_batches(test, run)
 
 
-LIBRARIES, CONTEXTS = ("CompressAI", "jaxcodec"), ("joint", "checkerboard", "groups")
+LIBRARIES = ("CompressAI", "jaxcodec")
 
 
 def serve(options) -> None:
   """One side's models, each a line of JSON as it ends."""
+  if options.side == "starts":
+    draw_starts(options)
+    return
   train, test = pictures(options.train, options.crop), of_test(options.test)
   for seed in range(options.seeds):
     for trade_off in options.lambdas:
@@ -195,9 +235,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--train", type=pathlib.Path, required=True)
   parser.add_argument("--test", type=pathlib.Path, required=True)
-  sides = parser.add_mutually_exclusive_group(required=True)
-  sides.add_argument("--peer", help="the interpreter with CompressAI")
-  sides.add_argument("--contexts", action="store_true", help="joint beside parallel ones")
+  parser.add_argument("--peer", required=True, help="the interpreter with CompressAI")
   parser.add_argument("--steps", type=int, default=2000)
   parser.add_argument("--seeds", type=int, default=2)
   parser.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS)
@@ -205,16 +243,30 @@ def main() -> None:
   parser.add_argument("--latents", type=int, default=96)
   parser.add_argument("--crop", type=int, default=128, help="pixels a side of what is trained on")
   parser.add_argument("--rate", type=float, default=5e-4, help="the highest learning rate")
-  parser.add_argument("--side", choices=LIBRARIES + CONTEXTS, help=argparse.SUPPRESS)
+  parser.add_argument("--apart", action="store_true", help="own starts and noise on each side")
+  parser.add_argument("--side", choices=("starts", *LIBRARIES), help=argparse.SUPPRESS)
+  parser.add_argument("--starts", type=pathlib.Path, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.side:
     serve(options)
     return
-  sides = {}
-  for side in CONTEXTS if options.contexts else LIBRARIES:
-    python = options.peer if side == "CompressAI" else sys.executable
-    command = [python, "-m", "benchmarks.systems.hyperprior", *sys.argv[1:], "--side", side]
-    sides[side] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+  with tempfile.TemporaryDirectory() as starts:
+    report(both(options, starts), options)
+
+
+def both(options, starts: str) -> list[dict]:
+  """What the two sides' processes found, which learn at the same time."""
+
+  def command(python: str, side: str) -> list[str]:
+    name = "benchmarks.systems.hyperprior"
+    return [python, "-m", name, *sys.argv[1:], "--side", side, "--starts", starts]
+
+  if not options.apart:
+    subprocess.run(command(options.peer, "starts"), check=True)
+  sides = {
+    side: subprocess.Popen(command(python, side), stdout=subprocess.PIPE, text=True)
+    for side, python in zip(LIBRARIES, (options.peer, sys.executable), strict=True)
+  }
   rows = []
   for side, process in sides.items():
     for line in process.stdout:
@@ -224,7 +276,7 @@ def main() -> None:
       for other in sides.values():
         other.kill()
       raise SystemExit(f"{side} ended early")
-  report(rows, options)
+  return rows
 
 
 def report(rows: list[dict], options) -> None:
@@ -237,21 +289,20 @@ def report(rows: list[dict], options) -> None:
     ]
     return [[float(np.mean([r[of] for r in p])) for p in points] for of in ("bits", "psnr")]
 
-  anchor, *others = CONTEXTS if options.contexts else LIBRARIES
-  sides, every = (*others, anchor), range(options.seeds)
+  every = range(options.seeds)
   print(f"{options.steps} steps of {ROWS} crops of {options.crop}, {options.seeds} seeds\n")
+  sides = ("jaxcodec", "CompressAI")
   print("| lambda | " + " | ".join(f"{side}, bits/pixel | PSNR, dB" for side in sides) + " |")
   print("|---:" * (1 + 2 * len(sides)) + "|")
   curves = {side: curve(side, every) for side in sides}
   columns = [column for side in curves.values() for column in side]
   for x, *row in zip(options.lambdas, *columns, strict=True):
     print(f"| {x} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
-  for other in others:
-    for seed in every:
-      rate = bd_rate(*curve(anchor, [seed]), *curve(other, [seed]))
-      print(f"\nBD-rate of {other} to {anchor}, seed {seed}: {rate:+.2f} %")
-    rate = bd_rate(*curves[anchor], *curves[other])
-    print(f"\nBD-rate of {other} to {anchor}, means over seeds: {rate:+.2f} %")
+  for seed in every:
+    rate = bd_rate(*curve("CompressAI", [seed]), *curve("jaxcodec", [seed]))
+    print(f"\nBD-rate of jaxcodec to CompressAI, seed {seed}: {rate:+.2f} %")
+  rate = bd_rate(*curves["CompressAI"], *curves["jaxcodec"])
+  print(f"\nBD-rate of jaxcodec to CompressAI, means over seeds: {rate:+.2f} %")
 
 
 if __name__ == "__main__":
