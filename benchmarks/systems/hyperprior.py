@@ -117,8 +117,7 @@ def functions_of(filters: int, latents: int, crop: int, steps: int, rate: float)
     left = list(given)
     with contextlib.ExitStack() as stack:
       if left:
-        noisy = lambda _, z: z + left.pop(0)  # noqa: E731
-        stack.enter_context(mock.patch.object(F, "uniform_noise", noisy))
+        stack.enter_context(mock.patch.object(F, "uniform_noise", lambda _, z: z + left.pop(0)))
       return rate_distortion.train_step(state, x, key, config=weighed)[0]
 
   def run(params, x):
@@ -298,6 +297,21 @@ def report(rows: list[dict], options) -> None:
   columns = [column for side in curves.values() for column in side]
   for x, *row in zip(options.lambdas, *columns, strict=True):
     print(f"| {x} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+  loss = {
+    (r["side"], r["seed"], r["lambda"]): r["bits"] + r["lambda"] * 255**2 * 10 ** (-r["psnr"] / 10)
+    for r in rows
+  }
+  apart = [
+    100 * (loss["jaxcodec", seed, x] / loss["CompressAI", seed, x] - 1)
+    for seed in every
+    for x in options.lambdas
+  ]
+  print(
+    f"\nLosses here against CompressAI's, {len(apart)} pairs: middle {np.median(apart):+.1f} %, "
+    f"mean {np.mean(apart):+.1f} %, from {min(apart):+.1f} to {max(apart):+.1f} %"
+  )
+  if len(options.lambdas) == 1:
+    return
   for seed in every:
     rate = bd_rate(*curve("CompressAI", [seed]), *curve("jaxcodec", [seed]))
     print(f"\nBD-rate of jaxcodec to CompressAI, seed {seed}: {rate:+.2f} %")
