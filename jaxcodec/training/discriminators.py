@@ -49,18 +49,12 @@ class NormedConv(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     sides = tuple((side, side) for side in self.padding)
     dilation = self.dilation or (1,) * len(self.strides)
-    how = self.strides, sides, dilation
-    kernel = kernel.astype(x.dtype)
-    if self.groups == 1 and any(
-      s > 1 and d == 1 for s, d in zip(self.strides, dilation, strict=True)
-    ):
-      y = _strided(x, kernel, *how)
-    else:
-      y = _conv(x, kernel, *how, groups=self.groups)
+    convolve = _conv if self.groups == 1 else functools.partial(_plain_conv, groups=self.groups)
+    y = convolve(x, kernel.astype(x.dtype), self.strides, sides, dilation)
     return y + bias.astype(x.dtype)
 
 
-def _conv(x, kernel, strides, sides, dilation, groups: int = 1):
+def _plain_conv(x, kernel, strides, sides, dilation, groups: int = 1):
   spatial = "HWD"[: len(strides)]
   return jax.lax.conv_general_dilated(
     x,
@@ -74,31 +68,71 @@ def _conv(x, kernel, strides, sides, dilation, groups: int = 1):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _strided(x, kernel, strides, sides, dilation):
-  """`_conv` whose gradients are those of the convolution without stride that equals it.
+def _conv(x, kernel, strides, sides, dilation):
+  """`_plain_conv` whose gradients are as fast on CPU as itself."""
+  return _plain_conv(x, kernel, strides, sides, dilation)
 
-  XLA's gradient by the input of a strided convolution takes up to seven times as long on CPU.
+
+def _conv_forward(x, kernel, *how):
+  return _plain_conv(x, kernel, *how), (x, kernel)
+
+
+def _conv_backward(strides, sides, dilation, kept, gradient):
+  x, kernel = kept
+  by_x = _gradient_by_input(x, kernel, gradient, strides, sides, dilation)
+  how = {"strides": strides, "sides": sides, "dilation": dilation}
+  by_kernel = jax.lax.platform_dependent(
+    x,
+    kernel,
+    gradient,
+    cpu=functools.partial(_gradient_by_kernel_in_parts, **how),
+    default=functools.partial(_gradient_by_kernel, **how),
+  )
+  return by_x, by_kernel
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _gradient_by_input(x, kernel, gradient, strides, sides, dilation):
+  """That of the convolution without stride that equals this one.
+
+  XLA's own takes up to seven times as long on CPU.
   """
-  return _conv(x, kernel, strides, sides, dilation)
 
-
-def _strided_forward(x, kernel, *how):
-  return _conv(x, kernel, *how), (x, kernel)
-
-
-def _strided_backward(strides, sides, dilation, kept, gradient):
-  def unstrided(x, kernel):
-    steps, around = list(strides), list(sides)
+  def unstrided(x):
+    steps, around, taps = list(strides), list(sides), kernel
     for axis, stride in enumerate(strides):
       if stride > 1 and dilation[axis] == 1:
-        x, kernel = _folded(x, kernel, axis, stride, sides[axis][0])
+        x, taps = _folded(x, taps, axis, stride, sides[axis][0])
         steps[axis], around[axis] = 1, (0, 0)
-    return _conv(x, kernel, steps, around, dilation)
+    return _plain_conv(x, taps, steps, around, dilation)
 
-  return jax.vjp(unstrided, *kept)[1](gradient)
+  return jax.vjp(unstrided, x)[1](gradient)[0]
 
 
-_strided.defvjp(_strided_forward, _strided_backward)
+def _gradient_by_kernel(x, kernel, gradient, **how):
+  return jax.vjp(lambda kernel: _plain_conv(x, kernel, **how), kernel)[1](gradient)[0]
+
+
+_CACHED = 1 << 21  # Bytes that stay in a core's cache.
+_MOST_PARTS = 16
+
+
+def _gradient_by_kernel_in_parts(x, kernel, gradient, **how):
+  """As a sum over examples.
+
+  XLA goes through `gradient` once for each few entries of the kernel, which takes up to four times
+  as long where no cache holds it.
+  """
+  rows = x.shape[0]
+  fit = _CACHED // (gradient[0].size * gradient.dtype.itemsize)
+  size = max(1, fit, -(-rows // _MOST_PARTS))
+  size = 1 << (size.bit_length() - 1)  # Of three rows it takes three times as long as of four.
+  if jax.device_count() > 1:
+    size = rows  # Its rows lie over devices.
+  parts = [slice(start, start + size) for start in range(0, rows, size)]
+  return sum(_gradient_by_kernel(x[part], kernel, gradient[part], **how) for part in parts)
 
 
 def _folded(x, kernel, axis: int, stride: int, side: int):
