@@ -21,7 +21,7 @@ def test_gradients_are_those_of_the_convolution(monkeypatch, rows, strides, dila
   kernel = jax.random.normal(keys[1], (3, 5, 3, 8))
   how = strides, ((1, 1), (4, 4)), dilation
 
-  def losses(convolve):
+  def gradients(convolve):
     y = convolve(x, kernel, *how)
     weights = jax.random.normal(keys[2], y.shape)
     return jax.grad(lambda x, kernel: jnp.vdot(weights, convolve(x, kernel, *how)), (0, 1))(
@@ -29,7 +29,7 @@ def test_gradients_are_those_of_the_convolution(monkeypatch, rows, strides, dila
     )
 
   for found, expected in zip(
-    losses(discriminators._conv), losses(discriminators._plain_conv), strict=True
+    gradients(discriminators._conv), gradients(discriminators._plain_conv), strict=True
   ):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
