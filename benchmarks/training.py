@@ -1,18 +1,24 @@
 """Steps a second of EnCodec's training step, beside the same step in PyTorch.
 
     python benchmarks/training.py [--rows 4] [--seconds 0.5] [--rounds 5] [--filters 32]
+        [--peers published kept once]
     JAX_PLATFORMS=cuda python benchmarks/training.py --gpu --rows 32 --seconds 1
 
 The step: SEANet with an LSTM, 8 codebooks of 1024 entries by moving averages, L1 and mel losses, an
 MS-STFT discriminator of three scales, Adam for both, float32. PyTorch has transformers' EnCodec
-modules and the discriminator of tests/parity; once as published, the discriminator updated first
-and both signals judged again, and once as here, each signal judged once. All of them keep moving
-averages of the codec's weights, as audiocraft does. The steps alternate. Ours also checks every
-gradient and counts codes. Needs the parity extra.
+modules and the discriminator of tests/parity; as published, the discriminator updated first and
+both signals judged again, and as here, each signal judged once. All of them keep moving averages
+of the codec's weights, as audiocraft does. Ours also checks every gradient and counts codes. Each
+side has a process of its own, and they take steps in turn. Ours keeps freed memory on CPU, as
+launch.train has it; PyTorch as published is there both with that and without. Needs the parity
+extra.
 """
 
 import argparse
+import contextlib
 import functools
+import multiprocessing
+import os
 import pathlib
 import sys
 import time
@@ -207,6 +213,33 @@ def theirs(rows: int, seconds: float, filters: int, gpu: bool, *, published: boo
   return take
 
 
+OURS = "jaxcodec"
+PEERS = {
+  "published": "PyTorch, as published",
+  "kept": "PyTorch, as published, memory kept",
+  "once": "PyTorch, judged once, memory kept",
+}
+
+
+def side(pipe, name: str, size: tuple) -> None:
+  """A side's process: sends what it is, then the seconds of a step for each thing it is sent."""
+  if name != PEERS["published"]:
+    terminal.keep_freed_memory()
+  about = None
+  if name == OURS:
+    step, flops = ours(*size)
+    about = flops, jax.devices()[0].device_kind
+  else:
+    step = theirs(*size, published=name != PEERS["once"])
+  step()  # Compiles, or warms up.
+  pipe.send(about)
+  with contextlib.suppress(EOFError):  # Until nobody asks any more.
+    while pipe.recv():
+      start = time.perf_counter()
+      step()
+      pipe.send(time.perf_counter() - start)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--rows", type=int, default=4)
@@ -214,30 +247,36 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--filters", type=int, default=32)
   parser.add_argument("--gpu", action="store_true")
+  parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
   options = parser.parse_args()
+  sides = OURS, *(PEERS[name] for name in options.peers)
   size = options.rows, options.seconds, options.filters, options.gpu
-  step, flops = ours(*size)
-  steps = {
-    "jaxcodec": step,
-    "PyTorch, as published": theirs(*size, published=True),
-    "PyTorch, judged once": theirs(*size, published=False),
-  }
-  times: dict[str, list[float]] = {name: [] for name in steps}
-  for step in steps.values():
-    step()  # Compiles, or warms up.
-  for _ in range(options.rounds):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      times[name].append(time.perf_counter() - start)
-  best = {name: float(np.median(taken)) for name, taken in times.items()}
+  os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # The sides share a GPU.
+  context = multiprocessing.get_context("spawn")
+  pipes = {}
+  for name in sides:
+    pipes[name], end = context.Pipe()
+    context.Process(target=side, args=(end, name, size), daemon=True).start()
+    end.close()
+  about, times = {}, {name: [] for name in sides}
+  try:
+    for name, pipe in pipes.items():
+      about[name] = pipe.recv()
+    for _ in range(options.rounds + 1):
+      for name, pipe in pipes.items():
+        pipe.send(True)
+        times[name].append(pipe.recv())
+  except (EOFError, BrokenPipeError):
+    sys.exit(f"the process of {name} has ended, for lack of memory perhaps: try fewer --peers")
+  # In the first round the others have just been compiling.
+  middle = {name: float(np.median(taken[1:])) for name, taken in times.items()}
   print(f"{options.rows} rows of {options.seconds} s, {options.filters} filters")
   print("| step | s/step | steps/s | ours is faster by |\n|---|---:|---:|---:|")
-  for name, taken in best.items():
-    print(f"| {name} | {taken:.4f} | {1 / taken:.2f} | {taken / best['jaxcodec']:.2f}x |")
+  for name, taken in middle.items():
+    print(f"| {name} | {taken:.4f} | {1 / taken:.2f} | {taken / middle[OURS]:.2f}x |")
   if options.gpu:
-    card = jax.devices()[0].device_kind
-    share = flops / best["jaxcodec"] / (1e12 * PEAK)
+    flops, card = about[OURS]
+    share = flops / middle[OURS] / (1e12 * PEAK)
     print(f"{card}: {flops / 1e12:.2f} TFLOP a step, {share:.1%} of the peak of {PEAK} TFLOP/s")
 
 

@@ -27,6 +27,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
   terminal.look_for_no_absent_accelerator()
+  terminal.keep_freed_memory()
   try:
     options = _parser().parse_args(arguments)
     if options.distributed:

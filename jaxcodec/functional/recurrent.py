@@ -114,11 +114,14 @@ def _recur_bwd(residuals, cotangents):
   # The kernel's gradient is one product after the loop; within, every step would add to all of it.
   h, c, gates, kernel = residuals
   to_y, to_state = cotangents
+  # By a transposed kernel a CPU takes up to three times as long, and XLA would undo a transposition
+  # that it sees.
+  rows = jax.lax.optimization_barrier(kernel.T)
 
   def step(to_state, given):
     to_y, c, gates = given
     to_c, to_gates = jax.vjp(_cell, c, gates)[1]((to_state[0] + to_y, to_state[1]))
-    return (to_gates @ kernel.T, to_c), to_gates
+    return (to_gates @ rows, to_c), to_gates
 
   to_state, to_gates = jax.lax.scan(step, to_state, (to_y, c, gates), reverse=True)
   return to_gates, jnp.einsum("tbh,tbg->hg", h, to_gates), to_state

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -59,3 +60,30 @@ def test_a_tpu_is_looked_for_where_one_can_be(tmp_path):
   assert not terminal.may_have_tpu(tmp_path)
   (tmp_path / "dev" / "vfio" / "0").touch()
   assert terminal.may_have_tpu(tmp_path)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another")
+def test_a_program_s_memory_is_kept_for_its_next_run():
+  script = """
+import resource
+from jaxcodec import terminal
+if {keep}:
+  terminal.keep_freed_memory()
+import jax, jax.numpy as jnp
+step = jax.jit(lambda x: (x @ x.T) @ x)
+x = jnp.ones((4000, 8))
+for _ in range(30):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  step(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+  faults = {}
+  for keep in (False, True):
+    # A few runs first find what is kept broken into by smaller things.
+    command = [sys.executable, "-c", script.format(keep=keep)]
+    done = subprocess.run(
+      command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    faults[keep] = int(done.stdout)
+  assert faults[True] < faults[False] / 10, faults
