@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from jaxcodec import cli_evaluate, cli_sound, terminal
 from jaxcodec.errors import CodecError
@@ -173,7 +173,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog="jaxcodec", description="Sound and pictures to small files and back.")
+  parser = terminal.Parser(
+    prog="jaxcodec", description="Sound and pictures to small files and back."
+  )
   commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
   def command(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -295,13 +297,6 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument("--plot", metavar="FILE", help="curves of pictures, as PNG")
   evaluate.add_argument("--force", **force)
   return parser
-
-
-class _Parser(argparse.ArgumentParser):
-  """Says a mistake in one line, without the usage."""
-
-  def error(self, message: str) -> NoReturn:
-    raise terminal.UsageError(f"{message} (see {self.prog} --help)")
 
 
 def _fail(status: int, error: object) -> int:

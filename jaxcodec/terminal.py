@@ -12,6 +12,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 from jaxcodec.errors import CodecError
 
@@ -21,8 +22,15 @@ PICTURE_CODEC = "photo"
 FITTED_CODEC = "c3"  # Made anew for each picture.
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
   """A wrong call: exit status 2."""
+
+
+class Parser(argparse.ArgumentParser):
+  """Says a mistake in one line, without the usage, as a `UsageError`."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def look_for_no_absent_accelerator() -> None:

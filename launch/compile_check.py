@@ -7,23 +7,18 @@ Needs `jax[tpu]`, which brings the TPU compiler. Exit status 1 says that the ste
 the setting with which it would; 2 that the call is wrong.
 """
 
-import argparse
 import os
 import pathlib
 import sys
-from typing import NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-  """Says a mistake in one line, without the usage."""
-
-  def error(self, message: str) -> NoReturn:
-    raise ValueError(f"{message} (see --help)")
+from jaxcodec import terminal
 
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
-  parser = _Parser(prog="launch.compile_check", description="Compiles a step for a TPU slice.")
+  parser = terminal.Parser(
+    prog="launch.compile_check", description="Compiles a step for a TPU slice."
+  )
   parser.add_argument("--config", type=pathlib.Path, required=True, help="a file of configs/")
   parser.add_argument("--topology", required=True, help="such as v5e:2x2, v5p:4x4x4, v6e:16x16")
   parser.add_argument(

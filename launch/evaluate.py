@@ -8,7 +8,6 @@ bits; `jaxcodec evaluate` codes entropy as well, and compares with other program
 says that data or codec cannot be used, 2 that the call is wrong.
 """
 
-import argparse
 import json
 import math
 import pathlib
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcodec import terminal
 from jaxcodec.errors import CodecError
 
 _MEASURES = ("si_sdr", "mel_distance", "stft_distance")
@@ -25,25 +25,26 @@ _MEASURES = ("si_sdr", "mel_distance", "stft_distance")
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
-  parser = argparse.ArgumentParser(prog="launch.evaluate", description="Measures a codec.")
+  terminal.look_for_no_absent_accelerator()
+  parser = terminal.Parser(prog="launch.evaluate", description="Measures a codec.")
   parser.add_argument("--codec", required=True, help="a name, directory or file, as for `load`")
   parser.add_argument("--dataset", type=pathlib.Path, required=True, help="folder, tar or dataset")
   parser.add_argument("--bitrate", type=int, help="bit/s; the codec's highest unless given")
   parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
   parser.add_argument("--threads", type=int, default=4, help="that read and decode files")
   parser.add_argument("--distributed", action="store_true", help="one of several processes")
-  options = parser.parse_args(arguments)
-  import jax
-
-  if options.distributed:
-    from launch import processes
-
-    processes.join()
-  from jaxcodec import atomic
-  from jaxcodec.data import sources
-  from jaxcodec.hub.load import load_sound
-
   try:
+    options = parser.parse_args(arguments)
+    if options.distributed:
+      from launch import processes
+
+      processes.join()
+    import jax
+
+    from jaxcodec import atomic
+    from jaxcodec.data import sources
+    from jaxcodec.hub.load import load_sound
+
     source = sources.open_source(options.dataset, sources.SOUNDS)
     found = evaluate(
       load_sound(options.codec), source, bitrate=options.bitrate, threads=options.threads

@@ -6,10 +6,10 @@ Command: python -m launch.prepare_data SRC NAME [--kind sound] [--data-dir datas
 left out; if they are too many, exit status 1 and no dataset.
 """
 
-import argparse
 import pathlib
 import sys
 
+from jaxcodec import terminal
 from jaxcodec.errors import CodecError
 
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
   from jaxcodec.data import builders, sources
 
-  parser = argparse.ArgumentParser(prog="launch.prepare_data", description="Makes a dataset.")
+  parser = terminal.Parser(prog="launch.prepare_data", description="Makes a dataset.")
   parser.add_argument("source", type=pathlib.Path, help="a folder or an uncompressed tar")
   parser.add_argument("name", help="of the dataset: small letters, digits and underscores")
   parser.add_argument("--kind", choices=tuple(builders.KINDS), default="sound")
@@ -25,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument(
     "--max-bad-share", type=float, default=0.01, help="share of files that may be left out"
   )
-  options = parser.parse_args(arguments)
-  kind = builders.KINDS[options.kind]
   try:
+    options = parser.parse_args(arguments)
+    kind = builders.KINDS[options.kind]
     source = sources.open_source(options.source, kind.suffixes)
     directory, left_out = builders.prepare(
       source,

@@ -7,14 +7,15 @@ Prints the file. All run the same command; a run that is started again goes on b
 is made by launch/templates/Dockerfile.
 """
 
-import argparse
 import math
 import pathlib
 import re
 import shlex
 import string
 import sys
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
+
+from jaxcodec import terminal
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _FILES = {"gke": "gke.yaml", "tpu_vm": "tpu_vm.sh", "slurm": "slurm.sh"}
@@ -37,16 +38,11 @@ _KINDS = {
 _CHIPS_PER_HOST = 4
 
 
-class _Parser(argparse.ArgumentParser):
-  """Says a mistake in one line, without the usage."""
-
-  def error(self, message: str) -> NoReturn:
-    raise ValueError(f"{message} (see --help)")
-
-
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
-  parser = _Parser(prog="launch.starters", description="Prints a file that starts a command.")
+  parser = terminal.Parser(
+    prog="launch.starters", description="Prints a file that starts a command."
+  )
   parser.add_argument("where", choices=tuple(_FILES))
   parser.add_argument("--name", required=True, help="small letters, digits and dashes")
   parser.add_argument("--topology", required=True, help="such as v5e:4x8; GPUs as gpu:HOSTSxGPUS")

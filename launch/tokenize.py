@@ -8,16 +8,17 @@ goes on when it is given again. Exit status 1 says that data or codec cannot be 
 call is wrong.
 """
 
-import argparse
 import pathlib
 import sys
 
+from jaxcodec import terminal
 from jaxcodec.errors import CodecError
 
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
-  parser = argparse.ArgumentParser(prog="launch.tokenize", description="A dataset into codes.")
+  terminal.look_for_no_absent_accelerator()
+  parser = terminal.Parser(prog="launch.tokenize", description="A dataset into codes.")
   parser.add_argument("--codec", required=True, help="a name, directory or file, as for `load`")
   parser.add_argument("--dataset", type=pathlib.Path, required=True, help="folder, tar or dataset")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="the shards' directory")
@@ -27,12 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument("--process", type=int, default=0, help="which of the processes this one is")
   parser.add_argument("--processes", type=int, default=1)
   parser.add_argument("--distributed", action="store_true", help="one of the hosts of a pod")
-  options = parser.parse_args(arguments)
-  from jaxcodec import tokens
-  from jaxcodec.data import sources
-  from jaxcodec.hub.load import load_sound
-
   try:
+    options = parser.parse_args(arguments)
+    from jaxcodec import tokens
+    from jaxcodec.data import sources
+    from jaxcodec.hub.load import load_sound
+
     process, processes = _place(options)
     if options.shard_size < 1 or options.threads < 1:
       raise ValueError("--shard-size and --threads must be at least 1")

@@ -11,17 +11,9 @@ is compiled.
 import argparse
 import pathlib
 import sys
-from typing import NoReturn
 
 from jaxcodec import terminal
 from jaxcodec.errors import CodecError
-
-
-class _Parser(argparse.ArgumentParser):
-  """Says a mistake in one line, without the usage."""
-
-  def error(self, message: str) -> NoReturn:
-    raise ValueError(f"{message} (see --help)")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog="launch.train", description="Trains a codec.")
+  parser = terminal.Parser(prog="launch.train", description="Trains a codec.")
   parser.add_argument("--config", type=pathlib.Path, required=True, help="a file of configs/")
   parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the run's directory")
   parser.add_argument(

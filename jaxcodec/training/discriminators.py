@@ -78,29 +78,31 @@ def _conv_forward(x, kernel, *how):
 
 
 def _conv_backward(strides, sides, dilation, kept, gradient):
-  x, kernel = kept
-  by_x = _gradient_by_input(kernel, gradient, x.shape[1:-1], strides, sides, dilation)
   how = {"strides": strides, "sides": sides, "dilation": dilation}
-  by_kernel = jax.lax.platform_dependent(
-    x,
-    kernel,
-    gradient,
-    cpu=functools.partial(_gradient_by_kernel_in_parts, **how),
-    default=functools.partial(_gradient_by_kernel, **how),
+  on_cpu = (_gradient_by_input_in_one, _gradient_by_kernel_in_parts)
+  return tuple(
+    jax.lax.platform_dependent(
+      *kept, gradient, cpu=functools.partial(fast, **how), default=functools.partial(plain, **how)
+    )
+    for fast, plain in zip(on_cpu, (_gradient_by_input, _gradient_by_kernel), strict=True)
   )
-  return by_x, by_kernel
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _gradient_by_input(kernel, gradient, sizes, strides, sides, dilation):
-  """By an input of `sizes`, as one convolution that gives a stride's samples as channels.
+def _gradient_by_input(x, kernel, gradient, **how):
+  return jax.vjp(lambda x: _plain_conv(x, kernel, **how), x)[1](gradient)[0]
+
+
+def _gradient_by_input_in_one(x, kernel, gradient, *, strides, sides, dilation):
+  """As one convolution that gives a stride's samples as channels.
 
   XLA's own, between whose inputs are zeros, takes up to five times as long on CPU.
   """
   around, zeros, strided = [], [], []
-  for axis, (size, stride, (before, _)) in enumerate(zip(sizes, strides, sides, strict=True)):
+  for axis, (stride, (before, _)) in enumerate(zip(strides, sides, strict=True)):
+    size = x.shape[axis + 1]
     steps = gradient.shape[axis + 1]
     if stride > 1 and dilation[axis] == 1:
       kernel = _folded(kernel, axis, stride)
