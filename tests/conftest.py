@@ -15,6 +15,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 # There is a worker for every core: more threads of OpenMP (PyTorch) would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A thread waits in each of a device's collectives, and those of one device need not come in the
+# order of another's: with a thread for each device all may wait for ever.
+os.environ.setdefault("PJRT_NPROC", "64")
 # And many programs of which each is small: nothing is won by splitting one.
 _FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jax").startswith("0.10."):
