@@ -1,5 +1,6 @@
 """Fields from the command line: checked by type, wrong ones in one line and exit status 2."""
 
+import importlib
 import pathlib
 
 import pytest
@@ -107,3 +108,13 @@ def test_wrong_calls_end_before_anything_is_compiled(capsys, tmp_path, monkeypat
     assert reason in error
     assert error.count("\n") == 1, error
   assert train.main(["--config", "nowhere.py", "--workdir", "x"]) == 2
+
+
+@pytest.mark.parametrize(
+  "command", ["compile_check", "evaluate", "prepare_data", "starters", "tokenize", "train"]
+)
+def test_a_wrong_call_is_told_in_one_line(command, capsys):
+  assert importlib.import_module(f"launch.{command}").main(["--nothing"]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(f"launch.{command}: ")
+  assert line.endswith(f"(see launch.{command} --help)")
