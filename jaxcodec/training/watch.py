@@ -1,4 +1,4 @@
-"""What a run shows: a line in the terminal, JSON lines, TensorBoard, sounds and pictures."""
+"""What a run shows: progress in the terminal, JSON lines, TensorBoard, sounds and pictures."""
 
 import json
 import pathlib
@@ -7,8 +7,19 @@ import time
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from jaxcodec import atomic
+
+
+class _BarAndNumbers(Progress):
+  """A bar, and below it the last losses, in as many lines as they need."""
+
+  numbers = ""
+
+  def get_renderables(self):
+    yield from super().get_renderables()
+    yield Text(self.numbers)
 
 
 class Log:
@@ -44,11 +55,11 @@ class Log:
       BarColumn(20),
       MofNCompleteColumn(),
       TimeRemainingColumn(),
-      TextColumn("{task.fields[shown]}"),
+      TextColumn("{task.fields[rate]}"),
     )
     console = Console(stderr=True, quiet=quiet)
-    self._progress = Progress(*columns, console=console, transient=True)
-    self._task = self._progress.add_task("training", total=num_steps, completed=start, shown="")
+    self._progress = _BarAndNumbers(*columns, console=console, transient=True)
+    self._task = self._progress.add_task("training", total=num_steps, completed=start, rate="")
 
   def _keep_before(self, start: int) -> None:
     if not self._path.exists():
@@ -87,7 +98,8 @@ class Log:
         self._events.add_scalar(name, value, step)
     shown = {k: v for k, v in metrics.items() if "/" not in k and k not in _NOT_SHOWN}
     text = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
-    self._progress.update(self._task, shown=text)
+    self._progress.numbers = text
+    self._progress.update(self._task, rate=f"{rate:.2f}/s")
     plain = f"step {step} {rate:.2f}/s {text}"
     if not self._progress.console.is_terminal:
       self._progress.console.print(plain, soft_wrap=True, highlight=False)
