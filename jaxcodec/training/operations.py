@@ -10,20 +10,23 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 
-def flops(jaxpr: core.Jaxpr) -> float:
+def flops(jaxpr: core.Jaxpr, platform: str | None = None) -> float:
   """Of products and convolutions, two for each multiplication and addition.
 
   What no result depends on does not count, as XLA leaves it out.
+
+  Args:
+    platform: that it runs on, such as "tpu"; None for JAX's default.
   """
   needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-  return _total(needed)
+  return _total(needed, platform or jax.default_backend())
 
 
-def _total(jaxpr: core.Jaxpr) -> float:
-  return sum(_of(equation) for equation in jaxpr.eqns)
+def _total(jaxpr: core.Jaxpr, platform: str) -> float:
+  return sum(_of(equation, platform) for equation in jaxpr.eqns)
 
 
-def _of(equation) -> float:
+def _of(equation, platform: str) -> float:
   name, params = equation.primitive.name, equation.params
   if name == "dot_general":
     (contracted, _), _ = params["dimension_numbers"]
@@ -37,11 +40,15 @@ def _of(equation) -> float:
     return 2.0 * _size(equation.outvars[0]) * work
   if name == "dispatch":
     operands = (jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars)
-    return _total(jax.make_jaxpr(params["plain"])(*operands).jaxpr)
+    return _total(jax.make_jaxpr(params["plain"])(*operands).jaxpr, platform)
   if name == "cond":
-    return max(_total(branch.jaxpr) for branch in params["branches"])
+    branches = params["branches"]
+    if of_platforms := params.get("branches_platforms"):
+      taken = [platforms is None or platform in platforms for platforms in of_platforms]
+      branches = branches[taken.index(True) :][:1]
+    return max(_total(branch.jaxpr, platform) for branch in branches)
   times = params["length"] if name == "scan" else 1
-  return times * sum(_total(inner) for inner in _inner(params))
+  return times * sum(_total(inner, platform) for inner in _inner(params))
 
 
 def _inner(params):

@@ -106,7 +106,7 @@ def report(
   module = hlo.read(program.text)
   sent = collectives(module, chips)
   num_bytes = traffic(module)
-  once = operations.flops(traced.jaxpr.jaxpr) / chips
+  once = operations.flops(traced.jaxpr.jaxpr, "tpu") / chips
   flops = max(once, program.flops)
   compute = max(flops / place.chip.flops, num_bytes / place.chip.hbm_bandwidth)
   return Report(
