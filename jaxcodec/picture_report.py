@@ -47,7 +47,8 @@ def print_table(
     table.add_row(*(Text(cell) for cell in (label_of(row), *cells(row))))
   console.print(table)
   files = evaluation.means[0].files
-  console.print(f"\nMeans over {files} pictures. Bits: of the whole files. Seconds: a picture.")
+  of = "Of one picture" if files == 1 else f"Means over {files} pictures"
+  console.print(f"\n{of}. Bits: of the whole files. Seconds: a picture.")
   if anchor not in {row.system for row in evaluation.means}:
     return
   assert anchor is not None

@@ -1,6 +1,6 @@
 """Makes the three sounds in jaxcodec/assets/samples, for demonstrations and for listening.
 
-Command: python launch/make_samples.py --out jaxcodec/assets/samples
+Command: python -m launch.make_samples --out jaxcodec/assets/samples
 Needs `flite` (apt-get install flite) with its voices slt and rms, which Carnegie Mellon lets
 anyone use without restriction; the conditions of that licence concern copies of the program.
 
@@ -14,9 +14,10 @@ Licence: the sounds and their texts are ours, dedicated to the public domain (CC
 Noise is seeded; another version of flite may speak a little differently.
 """
 
-import argparse
 import pathlib
+import shutil
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -119,10 +120,17 @@ def at_level(wave: np.ndarray, level: float) -> np.ndarray:
   return wave * 10 ** ((level - decibels(wave)) / 20)
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description="Make the demonstration sounds.")
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
+  parser = terminal.Parser(prog="launch.make_samples", description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the files")
-  out = parser.parse_args().out
+  try:
+    out = parser.parse_args(arguments).out
+    if not shutil.which("flite"):
+      raise terminal.UsageError("the program flite is not installed")
+  except terminal.UsageError as error:
+    print(f"launch.make_samples: {error}", file=sys.stderr)
+    return 2
   out.mkdir(parents=True, exist_ok=True)
 
   sounds = {}
@@ -144,8 +152,8 @@ def main() -> None:
       f"{name:8} {len(wave) / SAMPLE_RATE:.2f} s  {decibels(wave):.1f} dBFS  "
       f"peak {peak:.2f}  {size:,} bytes"
     )
+  return 0
 
 
 if __name__ == "__main__":
-  terminal.look_for_no_absent_accelerator()
-  main()
+  sys.exit(main())

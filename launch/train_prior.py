@@ -9,10 +9,10 @@ used, and leaves `prior.json` and `prior.safetensors` of the averaged weights in
 the codec's directory.
 """
 
-import argparse
 import functools
 import io
 import pathlib
+import sys
 import tarfile
 import time
 
@@ -164,11 +164,24 @@ def export(params, codebooks, out: pathlib.Path, config: Config) -> None:
   learned_prior.save_prior(learned_prior.prior_of(config.prior, params, codebooks), out)
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the command with `arguments`, `sys.argv` if None, and returns its exit status."""
   terminal.look_for_no_absent_accelerator()
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = terminal.Parser(prog="launch.train_prior", description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
   parser.add_argument("--out", type=pathlib.Path, required=True)
   parser.add_argument("--minutes", type=float, default=50.0)
-  arguments = parser.parse_args()
-  run(get_config(), arguments.data, arguments.out, arguments.minutes)
+  try:
+    options = parser.parse_args(arguments)
+    for name in ("speech_train.tar", "speech_val.tar"):
+      if not (options.data / name).is_file():
+        raise terminal.UsageError(f"--data {options.data} holds no {name}")
+  except terminal.UsageError as error:
+    print(f"launch.train_prior: {error}", file=sys.stderr)
+    return 2
+  run(get_config(), options.data, options.out, options.minutes)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

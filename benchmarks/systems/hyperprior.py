@@ -2,14 +2,18 @@
 
     python -m benchmarks.systems.hyperprior --train PHOTOS.tar --test PHOTOS.tar --peer PYTHON
       [--steps 2000] [--seeds 2] [--filters 64] [--latents 96] [--crop 128] [--rate 5e-4]
+      [--lambdas 0.003 0.01 0.03 0.1] [--principal] [--apart]
 
 trains the scale hyperprior here and in CompressAI; PYTHON is an interpreter with CompressAI 1.2.8.
 
 Each model has one lambda. Each pair of models starts from the weights that CompressAI draws, and
 sees the same crops and the same noise in the same order, so that no luck is between them; Adam at
-a rate that falls by half a cosine. `--apart` lets each library draw its own weights and noise.
-Rates are those of the likelihoods of rounded latents, on a crop of each test picture; the BD-rate
-is that of the means over seeds.
+a rate that falls by half a cosine. `--principal` makes the transforms of what is drawn principal
+components of the pictures first: a linear codec, from which a short run comes to curves as steep as
+those of codecs in use. `--apart` lets each library draw its own weights and noise.
+Rates are those of the likelihoods of rounded latents, on the middle of each test picture, in tiles
+as large as the crops: a codec that saw nothing but edges has rates of luck on larger pictures. The
+BD-rate is that of the means over seeds.
 """
 
 import argparse
@@ -56,12 +60,15 @@ def crops(found: list[np.ndarray], seed: int, options):
     yield np.stack(batch).astype(np.float32) / 255
 
 
-def of_test(path: pathlib.Path) -> np.ndarray:
-  """float32 [N, TEST_SIDE, TEST_SIDE, 3] from 0 to 1, the middles."""
+def of_test(path: pathlib.Path, side: int) -> np.ndarray:
+  """float32 [N, tiles, side, side, 3] from 0 to 1, of the middles."""
+  across = max(1, TEST_SIDE // side)
   middles = []
-  for x in pictures(path, TEST_SIDE):
-    top, left = ((size - TEST_SIDE) // 2 for size in x.shape[:2])
-    middles.append(x[top : top + TEST_SIDE, left : left + TEST_SIDE])
+  for x in pictures(path, across * side):
+    top, left = ((size - across * side) // 2 for size in x.shape[:2])
+    x = x[top : top + across * side, left : left + across * side]
+    x = x.reshape(across, side, across, side, 3).swapaxes(1, 2)
+    middles.append(x.reshape(-1, side, side, 3))
   return np.stack(middles).astype(np.float32) / 255
 
 
@@ -70,10 +77,10 @@ def of_batches(test: np.ndarray, run) -> dict[str, float]:
   rates, quality = [], []
   for start in range(0, len(test), 10):
     x = test[start : start + 10]
-    bits, y = run(x)
-    rates += list(np.asarray(bits) / TEST_SIDE**2)
-    errors = np.square(np.clip(np.asarray(y), 0, 1) - x).reshape(len(x), -1).mean(axis=1)
-    quality += list(-10 * np.log10(errors))
+    bits, y = run(x.reshape(-1, *x.shape[2:]))
+    rates.append(np.asarray(bits).mean() / x[0, 0, :, :, 0].size)
+    errors = np.square(np.clip(np.asarray(y), 0, 1).reshape(x.shape) - x)
+    quality.append(-10 * np.log10(errors.reshape(len(x), -1).mean(axis=1)).mean())
   return {"bits": float(np.mean(rates)), "psnr": float(np.mean(quality))}
 
 
@@ -85,9 +92,9 @@ def noises(seed: int, options):
     yield tuple(rng.random((ROWS, side, side, c), np.float32) - 0.5 for side, c in sizes)
 
 
-def path_of(options, seed: int) -> pathlib.Path:
+def path_of(options, seed: int, trade_off: float) -> pathlib.Path:
   """Of the weights that a pair starts from."""
-  return options.starts / f"{seed}.pth"
+  return options.starts / f"{seed}-{trade_off}.pth"
 
 
 @functools.cache
@@ -141,7 +148,9 @@ def train_ours(options, trade_off: float, seed: int, train, test) -> dict[str, f
   key = jax.random.key(seed)
   state = init(key)
   if not options.apart:
-    state = state._replace(params=jax.device_put(jaxcodec.load(path_of(options, seed)).params))
+    state = state._replace(
+      params=jax.device_put(jaxcodec.load(path_of(options, seed, trade_off)).params)
+    )
   given = itertools.repeat(()) if options.apart else noises(seed, options)
   for x, noise in zip(crops(train, seed, options), given, strict=False):
     state = step(state, 2 * x - 1, key, trade_off, noise)
@@ -153,10 +162,57 @@ def draw_starts(options) -> None:
   import compressai.models
   import torch
 
+  bases = components(options) if options.principal else []
   for seed in range(options.seeds):
-    torch.manual_seed(seed)
-    model = compressai.models.ScaleHyperprior(options.filters, options.latents)
-    torch.save(model.state_dict(), path_of(options, seed))
+    for trade_off in options.lambdas:
+      torch.manual_seed(seed)
+      model = compressai.models.ScaleHyperprior(options.filters, options.latents)
+      if bases:
+        with torch.no_grad():
+          make_linear(model, *bases, trade_off)
+      torch.save(model.state_dict(), path_of(options, seed, trade_off))
+
+
+def components(options) -> tuple[list[np.ndarray], np.ndarray]:
+  """Orthonormal kernels [2, 2, in, out] of the four layers, and deviations of what they give."""
+  found = pictures(options.train, options.crop)
+  x = np.concatenate(list(itertools.islice(crops(found, 0, options), 64))) - 0.5
+  kernels = []
+  for most in (options.filters,) * 3 + (options.latents,):
+    n, h, w, c = x.shape
+    squares = x.reshape(n, h // 2, 2, w // 2, 2, c).swapaxes(2, 3).reshape(n, h // 2, w // 2, 4 * c)
+    rows = squares.reshape(-1, 4 * c).astype(np.float64)
+    _, vectors = np.linalg.eigh(rows.T @ rows)
+    kernel = vectors[:, ::-1][:, :most].astype(np.float32)
+    kernels.append(kernel.reshape(2, 2, c, -1))
+    x = squares @ kernel
+  return kernels, x.reshape(-1, x.shape[-1]).std(axis=0)
+
+
+def make_linear(model, kernels, deviations, trade_off: float) -> None:
+  """Sets CompressAI's transforms to the kernels, norms to nearly nothing, scales to deviations.
+
+  What has no component stays as drawn and is not looked at.
+  """
+  import torch
+
+  # The rounding step at which a bit and an error are worth the same, see training/principal.py.
+  gain = 255 * math.sqrt(trade_off / 26)
+  for position, kernel in enumerate(kernels):
+    analysis, synthesis = model.g_a[2 * position], model.g_s[2 * (3 - position)]
+    given, count = kernel.shape[2:]
+    last = position == 3
+    # Weights of a convolution are [out, in, 5, 5], of a transposed one [in, out, 5, 5].
+    taps = torch.from_numpy(kernel).permute(3, 2, 0, 1)
+    for layer, scale in ((analysis, gain if last else 1.0), (synthesis, 1 / gain if last else 1.0)):
+      layer.weight[:count] = 0
+      layer.weight[:count, :given, 2:4, 2:4] = scale * taps
+      layer.bias.zero_()
+  model.g_a[0].bias -= 0.5 * model.g_a[0].weight.sum(dim=(1, 2, 3))
+  model.g_s[6].bias += 0.5
+  for norm in (model.g_a[1], model.g_a[3], model.g_a[5], model.g_s[1], model.g_s[3], model.g_s[5]):
+    norm.gamma.copy_(norm.gamma_reparam.init(0.02 * torch.eye(len(norm.gamma))))
+  model.h_s[4].bias.copy_(gain * torch.from_numpy(deviations))
 
 
 def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str, float]:
@@ -184,7 +240,7 @@ def train_theirs(options, trade_off: float, seed: int, train, test) -> dict[str,
 
   with contextlib.ExitStack() as stack:
     if not options.apart:
-      model.load_state_dict(torch.load(path_of(options, seed), weights_only=True))
+      model.load_state_dict(torch.load(path_of(options, seed, trade_off), weights_only=True))
       stack.enter_context(mock.patch.object(EntropyModel, "quantize", quantize))
     for step, batch in enumerate(crops(train, seed, options)):
       for group in adam.param_groups:
@@ -221,7 +277,7 @@ def serve(options) -> None:
   if options.side == "starts":
     draw_starts(options)
     return
-  train, test = pictures(options.train, options.crop), of_test(options.test)
+  train, test = pictures(options.train, options.crop), of_test(options.test, options.crop)
   for seed in range(options.seeds):
     for trade_off in options.lambdas:
       trained = train_theirs if options.side == "CompressAI" else train_ours
@@ -242,6 +298,7 @@ def main() -> None:
   parser.add_argument("--latents", type=int, default=96)
   parser.add_argument("--crop", type=int, default=128, help="pixels a side of what is trained on")
   parser.add_argument("--rate", type=float, default=5e-4, help="the highest learning rate")
+  parser.add_argument("--principal", action="store_true", help="transforms begin as components")
   parser.add_argument("--apart", action="store_true", help="own starts and noise on each side")
   parser.add_argument("--side", choices=("starts", *LIBRARIES), help=argparse.SUPPRESS)
   parser.add_argument("--starts", type=pathlib.Path, help=argparse.SUPPRESS)

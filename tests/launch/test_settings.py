@@ -111,7 +111,17 @@ def test_wrong_calls_end_before_anything_is_compiled(capsys, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-  "command", ["compile_check", "evaluate", "prepare_data", "starters", "tokenize", "train"]
+  "command",
+  [
+    "compile_check",
+    "evaluate",
+    "make_samples",
+    "prepare_data",
+    "starters",
+    "tokenize",
+    "train",
+    "train_prior",
+  ],
 )
 def test_a_wrong_call_is_told_in_one_line(command, capsys):
   assert importlib.import_module(f"launch.{command}").main(["--nothing"]) == 2
