@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcodec.data.pictures import Pictures
 from jaxcodec.image.picture_codec import PictureCodec, rate_distortion
+from jaxcodec.training import principal
 from jaxcodec.training.config import Adam, BaseRun, Muon
 from jaxcodec.training.remat import rematerialized
 from jaxcodec.training.state import TrainState, plain_state
@@ -32,7 +33,7 @@ class TrainPictures(BaseRun):
       `rate_distortion`; equal ones for a codec of one rate. A codec of many is given a quality of
       its own for each picture, all as likely.
     principal_batches: batches whose principal components the transforms begin as, see
-      `training.principal`; 0 for none. Needs transforms of patches and many rates.
+      `training.principal`; 0 for none.
     selective_share: share of the steps, the last ones, in which a codec that leaves latents out
       (`skip_below` of `image.mlic`) learns to do without them.
     median_rate: Adam's rate for the quantiles of side information, whose loss moves nothing else.
@@ -61,11 +62,13 @@ def check(config: TrainPictures) -> None:
     raise ValueError(f"selective_share={config.selective_share} must be 0 to 1")
   if config.codec.levels == 1:
     raise ValueError("codec.levels must be 0, or 2 and more")
-  patches = getattr(config.codec, "transform", "") == "patch" and config.codec.levels
-  if config.principal_batches and not (patches and config.codec.filters >= 48):
-    raise ValueError(
-      "principal_batches needs codec.transform=patch, codec.levels and codec.filters of 48 or more"
-    )
+  if config.principal_batches:
+    state = jax.eval_shape(functools.partial(init_state, config=config), jax.random.key(0))
+    if not principal.fits(state.params):
+      raise ValueError(
+        "principal_batches needs transforms of convolutions and GDN (codec.transform=gdn), or of "
+        "patches with codec.filters of 48 or more"
+      )
   multiple = config.codec.multiple
   if config.data.channels != 3 or any(side % multiple for side in config.data.size):
     raise ValueError(f"data.size={config.data.size}: multiples of {multiple}, of 3 channels")

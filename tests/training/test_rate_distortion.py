@@ -13,6 +13,7 @@ from random_params import draw_params
 import jaxcodec
 from configs import mlicv2
 from configs.photo import get_config, tiny
+from jaxcodec.image.hyperprior import ScaleHyperprior
 from jaxcodec.image.picture_codec import Coded
 from jaxcodec.layers.gdn import root
 from jaxcodec.training import loop, principal, rate_distortion, tasks
@@ -46,7 +47,8 @@ def test_the_loss_is_bits_a_pixel_and_lambda_times_the_error_of_bytes():
     ({"codec": get_config().codec.clone(levels=0), "principal_batches": 0}, "lambdas="),
     ({"codec": get_config().codec.clone(levels=1)}, "codec.levels must be 0"),
     ({"selective_share": 1.5}, "selective_share=1.5 must be 0 to 1"),
-    ({"codec": get_config().codec.clone(transform="gdn")}, "principal_batches needs"),
+    ({"codec": get_config().codec.clone(filters=40)}, "principal_batches needs"),
+    ({"codec": get_config().codec.clone(transform="residual", filters=128)}, "principal_batches"),
     ({"data": dataclasses.replace(get_config().data, size=(128, 100))}, "multiples of 64"),
   ],
 )
@@ -56,11 +58,20 @@ def test_contradictions_name_their_fields(changes, said):
     tasks.check(dataclasses.replace(get_config(), **changes))
 
 
-def test_a_start_from_principal_components_decodes_pictures_before_any_step():
+PATCHES = tiny().codec.clone(latents=24)
+
+
+@pytest.mark.parametrize(
+  "module",
+  [PATCHES, PATCHES.clone(levels=0), PATCHES.clone(transform="gdn"), ScaleHyperprior(48, 24)],
+  ids=["patches", "patches, one rate", "squares", "squares, one rate"],
+)
+def test_a_start_from_principal_components_decodes_pictures_before_any_step(module):
   """With as many latents as the waves need, and fine steps, little is lost."""
-  config, x = tiny(), pictures(4)
-  module = config.codec.clone(latents=24)
-  drawn = draw_params(module, x, None, np.float32(0))
+  low, high = tiny().lambdas
+  lambdas, qualities = ((low, high), (np.float32(1),)) if module.levels else ((high, high), ())
+  x = pictures(4)
+  drawn = draw_params(module, x, None, *qualities)
   for half in ("g_a", "g_s"):  # As layers start: nothing added, and norms of one.
     for layer in drawn[half].values():
       if "beta" in layer:
@@ -70,9 +81,9 @@ def test_a_start_from_principal_components_decodes_pictures_before_any_step():
 
   @jax.jit
   def run(params, x):
-    params = principal.with_components(params, x, lambdas=config.lambdas)
-    y, _ = module.apply({"params": params}, x, np.float32(1), method="analyse")
-    x_hat = module.apply({"params": params}, jnp.round(y), np.float32(1), method="synthesise")
+    params = principal.with_components(params, x, lambdas=lambdas)
+    y, _ = module.apply({"params": params}, x, *qualities, method="analyse")
+    x_hat = module.apply({"params": params}, jnp.round(y), *qualities, method="synthesise")
     return y, x_hat
 
   y, x_hat = run(drawn, x)
