@@ -5,6 +5,7 @@ few, so that few compilations serve all.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -119,21 +120,36 @@ def batches(codec: Codec, signals, num_devices: int) -> Iterator[list[Signal] | 
   held: dict[int, list[Signal]] = {}
   for signal in signals:
     if signal is None:
-      yield from (held.pop(size) for size in sorted(held))
+      yield from _left(codec, held, num_devices)
+      held = {}
       continue
     if codec.module.scaled or len(signal.wave) > _LONGEST_SECONDS * codec.sample_rate:
       yield signal
       continue
-    size = _bucket(codec, len(signal.wave))
+    size = _bucket(codec, signal)
     held.setdefault(size, []).append(signal)
     if len(held[size]) == _most_rows(codec, size) * num_devices:
       yield held.pop(size)
-  yield from (held.pop(size) for size in sorted(held))
+  yield from _left(codec, held, num_devices)
 
 
-def _bucket(codec: Codec, num_samples: int) -> int:
-  """Samples of the batch that a signal goes to: 1, 2, 3, 4, 6, 8, 12, ... frames."""
-  return chunked.rounded_up(-(-num_samples // codec.hop_length)) * codec.hop_length
+def _left(codec: Codec, held: dict[int, list[Signal]], num_devices: int) -> Iterator[list[Signal]]:
+  """Batches of buckets that are not full: of neighbours together, with few rows to fill up."""
+  signals = sorted(itertools.chain(*held.values()), key=lambda signal: -len(signal.wave))
+  while signals:
+    size = _bucket(codec, signals[0])
+    most = _most_rows(codec, size) * num_devices
+    like = sum(4 * _bucket(codec, signal) >= 3 * size for signal in signals[:most])
+    rows = num_devices << max(0, (like // num_devices).bit_length() - 1)
+    yield signals[: min(rows, like)]
+    signals = signals[min(rows, like) :]
+
+
+def _bucket(codec: Codec, signal: Signal) -> int:
+  """Samples of the batch that a signal goes to: 1 to 8 frames, then 10, 12, 14, 16, 20, ..."""
+  frames = max(1, -(-len(signal.wave) // codec.hop_length))
+  step = max(1, (1 << (frames - 1).bit_length()) // 8)
+  return -(-frames // step) * step * codec.hop_length
 
 
 def _most_rows(codec: Codec, size: int) -> int:
@@ -146,7 +162,7 @@ def filled(batch: list[Signal], codec: Codec, num_devices: int) -> tuple[np.ndar
   """The signals as `[rows, time, channels]` and their lengths; rows of silence fill it up."""
   # Half-empty batches are smaller by halves, and no other shapes are compiled.
   count = num_devices << (-(-len(batch) // num_devices) - 1).bit_length()
-  size = max(_bucket(codec, len(signal.wave)) for signal in batch)
+  size = max(_bucket(codec, signal) for signal in batch)
   x = np.zeros((count, size, codec.channels), np.float32)
   length = np.full(count, 1, np.int32)
   for i, (_, wave) in enumerate(batch):
