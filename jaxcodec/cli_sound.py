@@ -19,6 +19,7 @@ def encode(options: argparse.Namespace) -> None:
   terminal.check_output(options.output, options.force)
   from jaxcodec import bitstream
   from jaxcodec.audio.files import SoundReader
+  from jaxcodec.data import sources
   from jaxcodec.image.files import is_picture
 
   packets = options.output.endswith(_PACKETS)
@@ -29,6 +30,9 @@ def encode(options: argparse.Namespace) -> None:
     raise terminal.UsageError(f"--steps is for --codec {terminal.FITTED_CODEC}")
   if options.codec is None:
     options.codec = terminal.PICTURE_CODEC if is_picture(source) else terminal.SOUND_CODEC
+    suffix = pathlib.Path(options.input).suffix.lower()
+    if options.codec == terminal.SOUND_CODEC and suffix in sources.PICTURES:
+      raise CodecError(f"{terminal.name(options.input)} is not a picture that can be read")
   codec = _load_lyra(options.codec) if packets else terminal.load_any(options.codec)
   if cli_picture.is_latent(codec):
     cli_picture.encode(options, codec, source)

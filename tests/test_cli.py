@@ -152,18 +152,19 @@ def test_a_wrong_call_exits_with_2_and_one_line(
 
 
 @pytest.mark.parametrize(
-  ("command", "content", "message"),
+  ("command", "name", "content", "message"),
   [
-    ("encode", b"", "not a sound file"),
-    ("encode", b"RIFF\0\0\0\0WAVE", "not a sound file"),
-    ("decode", b"", "not a .jxc file"),
-    ("decode", b"RIFF and more", "not a .jxc file"),
-    ("info", b"\x8aJXC\x01", "truncated"),
-    ("join", b"\x8aJXC\x01", "truncated"),
+    ("encode", "bad", b"", "not a sound file"),
+    ("encode", "bad", b"RIFF\0\0\0\0WAVE", "not a sound file"),
+    ("encode", "bad.PNG", b"\x89PNG and no more", "not a picture"),
+    ("decode", "bad", b"", "not a .jxc file"),
+    ("decode", "bad", b"RIFF and more", "not a .jxc file"),
+    ("info", "bad", b"\x8aJXC\x01", "truncated"),
+    ("join", "bad", b"\x8aJXC\x01", "truncated"),
   ],
 )
-def test_bad_data_exits_with_1_and_one_line(capsys, tmp_path, command, content, message):
-  bad = tmp_path / "bad"
+def test_bad_data_exits_with_1_and_one_line(capsys, tmp_path, command, name, content, message):
+  bad = tmp_path / name
   bad.write_bytes(content)
   output = [] if command == "info" else [tmp_path / "out.wav"]
   status, out, err = call(capsys, command, bad, *output)
