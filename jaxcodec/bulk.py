@@ -6,6 +6,7 @@ few, so that few compilations serve all.
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +21,7 @@ from jaxcodec.codec import Codec
 from jaxcodec.data import sources
 from jaxcodec.errors import CodecError
 
+READERS = max(4, os.cpu_count() or 0)  # Threads that read and decode files, unless said.
 _BATCH_SECONDS = 60.0  # Of sound, in a device's rows of a batch.
 _LONGEST_SECONDS = 60.0  # Longer signals go alone, chunk by chunk.
 _CHUNK_SECONDS = 10.0

@@ -53,13 +53,14 @@ def write(
   shard_size: int = 256,
   process: int = 0,
   processes: int = 1,
-  threads: int = 4,
+  threads: int | None = None,
   progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
   """Writes the codes of a source's sounds that `out` lacks; the last process adds the metadata.
 
   An example is `{"name", "codes" [frames, codebooks], "seconds"}`, with "scales" for a codec that
-  normalises loudness. `skipped.json` names each input that could not be read, and why.
+  normalises loudness. `skipped.json` names each input that could not be read, and why. `threads`
+  read and decode files, None for `bulk.READERS`.
 
   Raises:
     CodecError: if `out` holds codes of another codec or dataset.
@@ -80,7 +81,7 @@ def write(
   done: dict[int, dict[int, bytes]] = {shard: {} for shard in missing}
   skipped: dict[int, dict[str, str]] = {shard: {} for shard in missing}
   left = dict(zip(missing, map(len, parts), strict=True))
-  features = _features(codec, bitrate)
+  features, readers = _features(codec, bitrate), bulk.READERS if threads is None else threads
 
   def finished(shard: int) -> None:
     left[shard] -= 1
@@ -97,7 +98,7 @@ def write(
     def load(place):
       return place and (place, *_read(codec, source, place[1]))
 
-    for loaded in bulk.ahead(load, wanted, threads, 4 * threads):
+    for loaded in bulk.ahead(load, wanted, readers, 4 * readers):
       if loaded is None:
         yield None
         continue

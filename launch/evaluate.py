@@ -31,10 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument("--dataset", type=pathlib.Path, required=True, help="folder, tar or dataset")
   parser.add_argument("--bitrate", type=int, help="bit/s; the codec's highest unless given")
   parser.add_argument("--json", type=pathlib.Path, help="a file for the figures")
-  parser.add_argument("--threads", type=int, default=4, help="that read and decode files")
+  parser.add_argument("--threads", type=int, help="that read; else 4, or all cores")
   parser.add_argument("--distributed", action="store_true", help="one of several processes")
   try:
     options = parser.parse_args(arguments)
+    if options.threads is not None and options.threads < 1:
+      raise terminal.UsageError("--threads must be at least 1")
     if options.distributed:
       from launch import processes
 
@@ -66,7 +68,7 @@ def evaluate(
   source: Sequence[Any],
   *,
   bitrate: int | None = None,
-  threads: int = 4,
+  threads: int | None = None,
   devices: Sequence[Any] | None = None,
 ) -> dict[str, float | int]:
   """Means over the sounds of a source that can be read; see docs/metrics.md for each.
@@ -81,6 +83,7 @@ def evaluate(
 
   if bitrate is not None and bitrate not in codec.bitrates:
     raise ValueError(f"codec {codec.name} has no bitrate {bitrate} bit/s")
+  readers = bulk.READERS if threads is None else threads
   mine = range(jax.process_index(), len(source), jax.process_count())
   sizes = codec.codebook_sizes
   bits = np.log2(sizes)
@@ -97,7 +100,7 @@ def evaluate(
       return file.name, None
 
   def signals():
-    for name, wave in bulk.ahead(load, mine, threads, 4 * threads):
+    for name, wave in bulk.ahead(load, mine, readers, 4 * readers):
       sums[1] += wave is None
       if wave is not None:
         yield bulk.Signal(name, wave)

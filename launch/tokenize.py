@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument("--out", type=pathlib.Path, required=True, help="the shards' directory")
   parser.add_argument("--bitrate", type=int, help="bit/s; the codec's highest unless given")
   parser.add_argument("--shard-size", type=int, default=256, help="examples of a shard")
-  parser.add_argument("--threads", type=int, default=4, help="that read and decode files")
+  parser.add_argument("--threads", type=int, help="that read; else 4, or all cores")
   parser.add_argument("--process", type=int, default=0, help="which of the processes this one is")
   parser.add_argument("--processes", type=int, default=1)
   parser.add_argument("--distributed", action="store_true", help="one of the hosts of a pod")
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from jaxcodec.hub.load import load_sound
 
     process, processes = _place(options)
-    if options.shard_size < 1 or options.threads < 1:
+    if options.shard_size < 1 or (options.threads is not None and options.threads < 1):
       raise ValueError("--shard-size and --threads must be at least 1")
     source = sources.open_source(options.dataset, sources.SOUNDS)
     codec = load_sound(options.codec)

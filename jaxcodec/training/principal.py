@@ -42,8 +42,9 @@ def _starts(params):
   second = params.get("g_a", {}).get("layers_1", {})
   if "gamma" in second:
     return _of_squares
-  wide = "kernel" in second and second["kernel"].shape[2:] >= (_PIXELS, _PIXELS)
-  return _of_patches if wide else None
+  kernel = second.get("kernel", jnp.zeros(()))
+  patches = kernel.shape[:3] == (3, 3, _PIXELS) and kernel.shape[3] >= _PIXELS
+  return _of_patches if patches else None
 
 
 def with_components(params, x, *, lambdas: tuple[float, float]):
@@ -55,10 +56,11 @@ def with_components(params, x, *, lambdas: tuple[float, float]):
   low, high = (math.log(255 * math.sqrt(lam / 26)) for lam in lambdas)
   start = _starts(params)
   assert start is not None
+  drawn = dict(params["g_a"]), dict(params["g_s"])
   if "gains" not in params:
-    g_a, g_s = start(params["g_a"], params["g_s"], x / 2, math.exp(low))
+    g_a, g_s = start(*drawn, x / 2, math.exp(low))
     return params | {"g_a": g_a, "g_s": g_s}
-  g_a, g_s = start(params["g_a"], params["g_s"], x / 2, 1.0)
+  g_a, g_s = start(*drawn, x / 2, 1.0)
   logs = params["gains"]["logarithms"]
   logs = jnp.broadcast_to(jnp.linspace(low, high, len(logs))[:, None], logs.shape)
   gains = {"gains": {"logarithms": logs}, "inverse_gains": {"logarithms": -logs}}
