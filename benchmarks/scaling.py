@@ -16,6 +16,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -70,6 +71,26 @@ def printed(rows: list[dict]) -> None:
     )
 
 
+def saved(file: pathlib.Path) -> None:
+  """Prints the table of what `--save` kept."""
+  rows = [json.loads(line) for line in file.read_text().splitlines()]
+  printed(sorted(rows, key=lambda row: (row["slice"].split(":")[0], row["chips"])))
+
+
+def one_by_one(options) -> int:
+  """A process for each slice, as a plan's compiler stops with its process alone."""
+  with tempfile.TemporaryDirectory() as folder:
+    file = options.save or pathlib.Path(folder) / "rows"
+    again = [sys.executable, *sys.argv, "--save", str(file), "--chips"]  # The last ones count.
+    statuses = [
+      subprocess.run([*again, str(chips)], stdout=subprocess.DEVNULL, check=False).returncode
+      for chips in options.chips
+    ]
+    if file.exists():
+      saved(file)
+  return max(statuses, key=abs)
+
+
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   task = parser.add_mutually_exclusive_group(required=True)
@@ -85,13 +106,10 @@ def main() -> int:
   parser.add_argument("--save", type=pathlib.Path)
   options = parser.parse_args()
   if options.table is not None:
-    rows = [json.loads(line) for line in options.table.read_text().splitlines()]
-    printed(sorted(rows, key=lambda row: (row["slice"].split(":")[0], row["chips"])))
+    saved(options.table)
     return 0
   if options.plan and len(options.chips) > 1:
-    # The last `--chips` counts. A plan's compiler stops with its process alone.
-    calls = [[sys.executable, *sys.argv, "--chips", str(chips)] for chips in options.chips]
-    return max(subprocess.run(call, check=False).returncode for call in calls)
+    return one_by_one(options)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   sys.path.insert(0, str(ROOT))
   from launch import settings
