@@ -2,10 +2,10 @@
 
 Command: python -m launch.tokenize --codec C --dataset D --out DIR [--bitrate N]
 
-D is a folder, a tar, or what `launch.prepare_data` made. On every host of a pod add
-`--distributed`; elsewhere `--process I --processes N` shares the work. A command that was killed
-goes on when it is given again. Exit status 1 says that data or codec cannot be used, 2 that the
-call is wrong.
+D is a folder, a tar, or a directory of tensorflow-datasets: what `launch.prepare_data` made, or one
+in ArrayRecord with a feature `Audio`. On every host of a pod add `--distributed`; elsewhere
+`--process I --processes N` shares the work. A command that was killed goes on when it is given
+again. Exit status 1 says that data or codec cannot be used, 2 that the call is wrong.
 """
 
 import pathlib

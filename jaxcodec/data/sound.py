@@ -42,7 +42,7 @@ class Sound:
   """Sound to learn from.
 
   Attributes:
-    sources: folders, tars and prepared datasets.
+    sources: folders, tars and prepared datasets, see `data.sources.Prepared`.
     weights: the share of each among the crops; () for the same.
     segment_seconds: of a crop, filled up to whole frames. A shorter file is followed by zeros.
     buckets: shorter lengths in seconds. A file is cropped to the longest of all lengths that it

@@ -11,6 +11,8 @@ import tarfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxcodec.errors import CodecError
 
 SOUNDS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64"))
@@ -68,7 +70,14 @@ class Tar(Sequence[File]):
 
 
 class Prepared(Sequence[File]):
-  """A split of a tensorflow-datasets directory of ArrayRecord files, whose examples are files."""
+  """A split of a tensorflow-datasets directory of ArrayRecord files.
+
+  Examples are files of their own ("name", "data"), or have a feature `Audio` or `Image`, of which
+  the first stands for a file: a WAV, or the picture as it is stored.
+
+  Raises:
+    CodecError: if there is no such split, or tensorflow is needed and absent.
+  """
 
   def __init__(self, directory: pathlib.Path, split: str = "train"):
     self._directory, self._split = directory, split
@@ -77,8 +86,19 @@ class Prepared(Sequence[File]):
   def _open(self) -> None:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(self._directory)
-    self._records = builder.as_data_source(split=self._split)
+    try:
+      builder = tfds.builder_from_directory(self._directory)
+    except ModuleNotFoundError as error:
+      raise CodecError(f"{self._directory} needs the package {error.name} to be read") from None
+    if self._split not in builder.info.splits:
+      raise CodecError(f"{self._directory} has no split {self._split}")
+    features = dict(builder.info.features)
+    sounds = [name for name, kind in features.items() if isinstance(kind, tfds.features.Audio)]
+    pictures = [name for name, kind in features.items() if isinstance(kind, tfds.features.Image)]
+    self._sound, self._picture = (next(iter(names), None) for names in (sounds, pictures))
+    self._rate = features[self._sound].sample_rate if self._sound else None
+    as_stored = {self._picture: tfds.decode.SkipDecoding()} if self._picture else None
+    self._records = builder.as_data_source(split=self._split, decoders=as_stored)
 
   def __getstate__(self):
     return self._directory, self._split
@@ -94,12 +114,33 @@ class Prepared(Sequence[File]):
     if not 0 <= index < len(self):
       # The end of an iteration, which the reader would call a ValueError.
       raise IndexError(index)
-    record = self.record(index)
+    record, name = self.record(index), f"{self._directory}/{self._split}/{index}"
+    if self._sound is not None:
+      return File(name, _wav(np.asarray(record[self._sound]), self._rate, name))
+    if self._picture is not None:
+      return File(name, bytes(record[self._picture]))
+    if not {"name", "data"} <= record.keys():
+      raise CodecError(f"{self._directory} holds no sounds or pictures but {', '.join(record)}")
     return File(_text(record["name"]), bytes(record["data"]))
 
   def record(self, index: int) -> dict[str, Any]:
     """An example's features by name."""
     return self._records[index]
+
+
+def _wav(samples: np.ndarray, rate: int | None, name: str) -> bytes:
+  """A file of samples [N] or [N, C]: floats in [-1, 1], or whole numbers of 16 bits."""
+  import soundfile
+
+  if rate is None:
+    raise CodecError(f"{name} does not say its sample rate")
+  if whole := np.issubdtype(samples.dtype, np.integer):
+    if samples.size and not -(2**15) <= samples.min() <= samples.max() < 2**15:
+      raise CodecError(f"{name} has samples of more than 16 bits")
+    samples = samples.astype(np.int16)
+  file = io.BytesIO()
+  soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16" if whole else "FLOAT")
+  return file.getvalue()
 
 
 def _text(value) -> str:
