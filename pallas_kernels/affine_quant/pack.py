@@ -10,6 +10,8 @@ with no bit lost. Five to seven bits are likewise made of powers of two.
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import checks
+
 
 def planes(bits: int) -> tuple[int, ...]:
   """The powers of two that add up to `bits`, largest first: the widths of a code's parts."""
@@ -38,8 +40,7 @@ def pack_bits(codes: jax.Array, bits: int, *, axis: int = -1, interleave: int = 
   Raises:
     ValueError: if `bits` is not in [1, 8], or `codes` are no integers.
   """
-  if not jnp.issubdtype(codes.dtype, jnp.integer):
-    raise ValueError(f"codes must be integers, got {codes.dtype}")
+  checks.integers(codes=codes)
   run = run_length(bits, interleave)
   codes = jnp.moveaxis(codes, axis, 0)
   length, rest = codes.shape[0], codes.shape[1:]

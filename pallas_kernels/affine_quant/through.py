@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import checks
 from pallas_kernels.affine_quant.op import gathered, limits, split
 
 
@@ -25,8 +26,9 @@ def fake_quant(x: jax.Array, scale: jax.Array, offset: jax.Array | None, bits: i
     bits: 2 to 8; 1, too, of codes with an offset.
 
   Raises:
-    ValueError: if the scale's dimensions do not divide those of `x`.
+    ValueError: if `x` is of no float type, or the scale's dimensions do not divide its own.
   """
+  checks.floating(x=x)
   return _rounded(x, scale, offset, bits)[0]
 
 
@@ -65,8 +67,9 @@ def lsq(x: jax.Array, scale: jax.Array, bits: int, signed: bool = True) -> jax.A
   Source: Esser et al., https://arxiv.org/abs/1902.08153, equations 1 to 3 and section 2.2.
 
   Raises:
-    ValueError: if the scale's dimensions do not divide those of `x`.
+    ValueError: if `x` is of no float type, or the scale's dimensions do not divide its own.
   """
+  checks.floating(x=x)
   low, high = limits(bits, signed)
   parts, shape = split(x.astype(jnp.float32), scale)
   s = scale.astype(jnp.float32).reshape(shape)

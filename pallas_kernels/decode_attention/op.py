@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import checks
 from pallas_kernels.attention.reference import Rule
 from pallas_kernels.backend import GPU, WithGpu, interpret
 from pallas_kernels.decode_attention import cpu, gpu, reference, tpu
@@ -46,9 +47,11 @@ def decode_attention(
     `[B, H, D]` in the type of `q`.
 
   Raises:
-    ValueError: if shapes do not fit.
+    ValueError: if shapes or types do not fit.
   """
   check(pages)
+  checks.floating(q=q)
+  checks.integers(page_table=page_table, lengths=lengths)
   _, heads, _, features = pages.k_words.shape
   if q.ndim != 3 or q.shape[2] != features or q.shape[1] % heads:
     raise ValueError(f"queries {q.shape} do not fit pages of {heads} heads, {features} features")

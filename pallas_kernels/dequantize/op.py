@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pallas_kernels import checks
 from pallas_kernels.dequantize import reference, tpu
 from pallas_kernels.dispatch import dispatch
 
@@ -35,12 +36,11 @@ def dequantize(
     ValueError: if the shapes do not fit, the codes are no integers, or `backend` is none of
       these or takes no codebooks of this shape.
   """
-  if codebooks.ndim != 3 or codebooks.shape[1] == 0:
-    raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
+  if codebooks.ndim != 3 or 0 in codebooks.shape:
+    raise ValueError(f"codebooks must be [Q, K, D] with none of them 0, got shape {codebooks.shape}")
   if codes.ndim < 1 or codes.shape[-1] != codebooks.shape[0]:
     raise ValueError(f"codes {codes.shape} for {codebooks.shape[0]} codebooks {codebooks.shape}")
-  if not np.issubdtype(codes.dtype, np.integer):
-    raise ValueError(f"codes must be integers, got {codes.dtype} {codes.shape}")
+  checks.integers(codes=codes)
   if backend not in (None, *get_args(Backend)):
     raise ValueError(f"backend must be None or one of {get_args(Backend)}, got {backend!r}")
   if backend in ("tpu", "interpret") and not tpu.fits(codebooks):

@@ -116,8 +116,8 @@ def plain(z, codebook, metric):
 
 
 def _check(z, codebook, metric, scoring, candidates, backend) -> None:
-  if codebook.ndim != 2 or codebook.shape[0] == 0:
-    raise ValueError(f"codebook must be [K, D] with K >= 1, got shape {codebook.shape}")
+  if codebook.ndim != 2 or 0 in codebook.shape:
+    raise ValueError(f"codebook must be [K, D] with K and D >= 1, got shape {codebook.shape}")
   if z.ndim == 0:
     raise ValueError(f"z must be [*N, D], got shape () for codebook {codebook.shape}")
   if z.shape[-1] != codebook.shape[-1]:

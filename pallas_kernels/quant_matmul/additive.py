@@ -9,6 +9,8 @@ Source: Egiazarian et al., https://arxiv.org/abs/2401.06118, section 3.1.
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import checks
+
 # Up to this many rows of x, tables of all products with codewords are less work than weights.
 TABLE_ROWS, TABLE_ENTRIES = 2, 256
 
@@ -52,6 +54,7 @@ def additive_matmul(
   Raises:
     ValueError: if shapes do not fit.
   """
+  checks.floating(x=x)
   _check(codes, codebooks, scales)
   out, into = codes.shape[:2]
   _, entries, rows, columns = codebooks.shape
@@ -94,7 +97,6 @@ def _check(codes, codebooks, scales):
   fits = codes.ndim == 3 and codebooks.ndim == 4 and scales.ndim == 2
   if not fits or codes.shape[2] != codebooks.shape[0] or 0 in codebooks.shape:
     raise ValueError(f"codes {codes.shape} do not fit codebooks {codebooks.shape}")
-  if not jnp.issubdtype(codes.dtype, jnp.integer):
-    raise ValueError(f"codes must be integers, got {codes.dtype}")
+  checks.integers(codes=codes)
   if scales.shape[0] != codes.shape[0] or scales.shape[1] not in (1, codes.shape[1]):
     raise ValueError(f"scales {scales.shape} do not fit codes {codes.shape}")

@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import checks
 from pallas_kernels.affine_quant.op import limits
 from pallas_kernels.affine_quant.pack import num_words
 from pallas_kernels.affine_quant.tiles import INTERLEAVE
@@ -43,7 +44,7 @@ def quant_matmul(
     `[*M, N]` in the type of `x`. Gradients go to `x`, scale and offset.
 
   Raises:
-    ValueError: if shapes do not fit.
+    ValueError: if shapes do not fit, or `x` is not of a float type.
   """
   check(x, words, scale, offset, bits)
   rows = x.reshape(-1, x.shape[-1]) if x.size else jnp.zeros((0, x.shape[-1]), x.dtype)
@@ -54,6 +55,7 @@ def quant_matmul(
 def check(x, words, scale, offset, bits) -> None:
   """Raises ValueError, naming shapes, if the parts do not make a product."""
   limits(bits, signed=offset is None)
+  checks.floating(x=x)
   if x.ndim < 1 or words.ndim != 2 or words.dtype != jnp.int32:
     raise ValueError(f"x must be [*M, K], words int32 [., N], got {x.shape}, {words.shape}")
   if words.shape[0] != num_words(x.shape[-1], bits, INTERLEAVE):

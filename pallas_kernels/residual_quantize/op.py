@@ -42,8 +42,8 @@ def residual_quantize(
     ValueError: if the shapes do not fit, or `backend` is none of these or takes no codebooks of
       this shape.
   """
-  if codebooks.ndim != 3 or codebooks.shape[1] == 0:
-    raise ValueError(f"codebooks must be [Q, K, D] with K >= 1, got shape {codebooks.shape}")
+  if codebooks.ndim != 3 or 0 in codebooks.shape:
+    raise ValueError(f"codebooks must be [Q, K, D] with none of them 0, got shape {codebooks.shape}")
   if z.ndim == 0:
     raise ValueError(f"z must be [*N, D], got shape () for codebooks {codebooks.shape}")
   if z.shape[-1] != codebooks.shape[-1]:

@@ -204,6 +204,8 @@ def test_bad_input_is_named():
     (lambda: affine_quantize(x, jnp.ones((4, 1)), bits=4), r"\(6, 4\) cannot be split"),
     (lambda: affine_dequantize(x, jnp.ones(4)), r"cannot be split in blocks with scales \(4,\)"),
     (lambda: affine_quantize(x, jnp.ones((1, 1)), bits=1), r"bits must be in \[2, 8\], got 1"),
+    (lambda: fake_quant(x.astype(int), jnp.ones((1, 1)), None, 4), "float type, got int32"),
+    (lambda: lsq(x.astype(int), jnp.ones((1, 1)), 4), "float type, got int32"),
     (lambda: pack_bits(x, 4), "must be integers, got float32"),
     (lambda: pack_bits(x.astype(int), 9), "got 9"),
     (lambda: unpack_bits(x.astype(int), 9, 4), r"fill 2 words, got 4 of \(6, 4\)"),
