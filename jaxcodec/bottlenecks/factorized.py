@@ -40,7 +40,9 @@ class FactorizedRVQ(nn.Module):
       codebook_features=self.codebook_features,
     )
     stages, wide, narrow = self.num_codebooks, self.features, self.codebook_features
-    projection, zeros = nn.initializers.truncated_normal(0.02), nn.initializers.zeros
+    # PyTorch's default, as in effect the authors have it; see `layers.dac`.
+    projection = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
+    zeros = nn.initializers.zeros
     entries = nn.initializers.normal(1.0)
     self.books = F.FactorizedCodebooks(
       self.param("in_kernel", projection, (stages, wide, narrow)),

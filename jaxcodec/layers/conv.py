@@ -27,6 +27,7 @@ class Conv1d(nn.Module):
     norm: "time_group" normalises over all of (T, C) of a row after the convolution.
     use_bias: whether a bias is added.
     groups: parts of the channels that do not meet; with `causal` alone.
+    kernel_init: how the kernel [kernel_size, in, out] is drawn.
   """
 
   features: int
@@ -38,6 +39,7 @@ class Conv1d(nn.Module):
   norm: Norm = None
   use_bias: bool = True
   groups: int = 1
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   def absent_after(self, steps):
     return steps // self.stride
@@ -45,7 +47,7 @@ class Conv1d(nn.Module):
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None, steady: bool = False):
     shape = _kernel_shape(self, x)
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+    kernel = self.param("kernel", self.kernel_init, shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     window: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
     window |= {"pad_mode": self.pad_mode, "final": final, "length": length}
@@ -71,6 +73,7 @@ class ConvTranspose1d(nn.Module):
   norm: Norm = None
   use_bias: bool = True
   groups: int = 1
+  kernel_init: nn.initializers.Initializer | None = None
 
   def absent_after(self, steps):
     return steps * self.stride
@@ -79,8 +82,8 @@ class ConvTranspose1d(nn.Module):
   def __call__(self, x, state=None, final: bool = True, length=None):
     shape = _kernel_shape(self, x)
     # Each output meets kernel_size / stride taps; the fan counts all of them.
-    init = nn.initializers.variance_scaling(self.stride, "fan_in", "truncated_normal")
-    kernel = self.param("kernel", init, shape)
+    even = nn.initializers.variance_scaling(self.stride, "fan_in", "truncated_normal")
+    kernel = self.param("kernel", self.kernel_init or even, shape)
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     if self.causal:
       window = {"stride": self.stride, "groups": self.groups}

@@ -11,6 +11,11 @@ from jaxcodec.layers.conv import Conv1d, ConvTranspose1d
 
 # Of a stride's residual units.
 DILATIONS = (1, 3, 9)
+# PyTorch's defaults. The authors draw from N(0, 0.02), but what they draw is the product of a weight
+# norm, which the next call makes anew of parts that have the defaults. Residual units without
+# them, each of as much energy as its input, would fill the decoder's tanh.
+KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+TRANSPOSED_INIT = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class DacConfig:
 
 def conv(features: int, kernel_size: int, name: str, **window: int) -> Conv1d:
   """A centred convolution of a signal between zeros."""
-  return Conv1d(features, kernel_size, causal=False, name=name, **window)
+  return Conv1d(features, kernel_size, causal=False, kernel_init=KERNEL_INIT, name=name, **window)
 
 
 class Snake(nn.Module):
@@ -91,6 +96,13 @@ class Upsample(nn.Module):
   @nn.compact
   def __call__(self, x, state=None, final: bool = True, length=None):
     x = Snake(name="snake")(x)
-    layer = ConvTranspose1d(self.features, 2 * self.stride, self.stride, causal=False, name="conv")
+    layer = ConvTranspose1d(
+      self.features,
+      2 * self.stride,
+      self.stride,
+      causal=False,
+      kernel_init=TRANSPOSED_INIT,
+      name="conv",
+    )
     y, after = layer(x, state, final, length)
     return (y[:, : y.shape[1] - self.stride % 2] if final else y), after

@@ -36,12 +36,17 @@ def make_model(config_name: str, **overrides) -> transformers.DacModel:
 
 def make_original(**arguments):
   """A `dac.DAC` in evaluation mode, the same on every call."""
+  model = draw_original(**arguments)
+  return _like_trained(model, model.sample_rate, int(model.hop_length))
+
+
+def draw_original(**arguments):
+  """The same with the weights that a training starts from."""
   dac = import_original()
   # Its weight norm is the one that PyTorch deprecates.
   with torch.random.fork_rng(), warnings.catch_warnings(action="ignore"):
     torch.manual_seed(0)
-    model = dac.DAC(**arguments).eval()
-  return _like_trained(model, model.sample_rate, int(model.hop_length))
+    return dac.DAC(**arguments).eval()
 
 
 def import_original():

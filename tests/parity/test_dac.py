@@ -172,6 +172,27 @@ def test_codes_and_wave_equal_those_of_the_original_package(tmp_path, rates):
     compare(model, codec, signal(3, 1, num_samples, 16_000, seed=count), count)
 
 
+def test_weights_are_drawn_as_the_original_package_has_them(tmp_path):
+  if importlib.util.find_spec("dac") is None:
+    pytest.skip("descript-audio-codec is not installed")
+  model = dac_reference.draw_original(
+    encoder_dim=16, encoder_rates=[2, 4], decoder_dim=64, decoder_rates=[4, 2], codebook_size=256
+  )
+  with torch.no_grad():
+    model(torch.zeros(1, 1, 80))  # Before its first call its weights are others.
+  model.save(tmp_path / "weights.pth", package=False)
+  codec = jaxcodec.load(tmp_path)
+  drawn = codec.module.init(jax.random.key(0), np.zeros((1, 80, 1), np.float32))["params"]
+
+  def same_spread(path, ours, theirs):
+    assert ours.shape == theirs.shape
+    if ours.size >= 500:
+      np.testing.assert_allclose(np.std(ours), np.std(theirs), rtol=0.1, err_msg=str(path))
+      np.testing.assert_allclose(np.abs(ours).max(), np.abs(theirs).max(), rtol=0.2)
+
+  jax.tree_util.tree_map_with_path(same_spread, drawn, codec.params)
+
+
 def test_losses_and_their_gradients_equal_those_of_the_original_package(tmp_path):
   if importlib.util.find_spec("dac") is None:
     pytest.skip("descript-audio-codec is not installed")
