@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 # Pi in two parts; a whole number of up to 16 bits times the first one is exact.
@@ -21,12 +22,39 @@ def elu(x):
   return jnp.where(x > 0, x, (jnp.exp(below) - 1).astype(x.dtype))
 
 
+@jax.custom_vjp
 def snake(x, alpha):
   """x + sin(alpha x)^2 / (alpha + 1e-9): a ramp that repeats, for waves; alpha [C], x [..., C].
 
   Source: Ziyin et al., https://arxiv.org/abs/2006.08195; the small number is DAC's.
   """
   return x + _squared_sine(alpha * x) / (alpha + 1e-9)
+
+
+def _snake_forward(x, alpha):
+  return snake(x, alpha), (x, alpha)
+
+
+def _snake_backward(kept, gradient):
+  x, alpha = kept
+  phase, size = alpha * x, alpha + 1e-9
+  square, slope = jax.jvp(_squared_sine, (phase,), (jnp.ones_like(phase),))
+  by_alpha = gradient * (x * slope - square / size) / size
+  by_alpha = by_alpha.astype(jnp.float32).reshape(-1, x.shape[-1])
+  by_alpha = jax.lax.platform_dependent(by_alpha, cpu=_sum_by_product, default=_sum)
+  return gradient * (1 + slope * (alpha / size)), by_alpha.astype(alpha.dtype)
+
+
+snake.defvjp(_snake_forward, _snake_backward)
+
+
+def _sum(x):
+  return x.sum(axis=0)
+
+
+def _sum_by_product(x):
+  """XLA's sum on a CPU computes what it adds entry by entry; a product is given whole arrays."""
+  return jnp.ones(len(x), x.dtype) @ x
 
 
 def _squared_sine(x):

@@ -11,9 +11,9 @@ from jaxcodec.layers.conv import Conv1d, ConvTranspose1d
 
 # Of a stride's residual units.
 DILATIONS = (1, 3, 9)
-# PyTorch's defaults. The authors draw from N(0, 0.02), but what they draw is the product of a weight
-# norm, which the next call makes anew of parts that have the defaults. Residual units without
-# them, each of as much energy as its input, would fill the decoder's tanh.
+# PyTorch's defaults. The authors draw from N(0, 0.02), but what they draw is the product of a
+# weight norm, which the next call makes anew of parts that have the defaults. Were a unit's branch
+# as large as its input, as with LeCun's, the decoder's tanh would be full from the start.
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 TRANSPOSED_INIT = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 

@@ -37,7 +37,7 @@ def dequantize(
       these or takes no codebooks of this shape.
   """
   if codebooks.ndim != 3 or 0 in codebooks.shape:
-    raise ValueError(f"codebooks must be [Q, K, D] with none of them 0, got shape {codebooks.shape}")
+    raise ValueError(f"codebooks must be [Q, K, D], none of them 0, got shape {codebooks.shape}")
   if codes.ndim < 1 or codes.shape[-1] != codebooks.shape[0]:
     raise ValueError(f"codes {codes.shape} for {codebooks.shape[0]} codebooks {codebooks.shape}")
   checks.integers(codes=codes)

@@ -43,7 +43,7 @@ def residual_quantize(
       this shape.
   """
   if codebooks.ndim != 3 or 0 in codebooks.shape:
-    raise ValueError(f"codebooks must be [Q, K, D] with none of them 0, got shape {codebooks.shape}")
+    raise ValueError(f"codebooks must be [Q, K, D], none of them 0, got shape {codebooks.shape}")
   if z.ndim == 0:
     raise ValueError(f"z must be [*N, D], got shape () for codebooks {codebooks.shape}")
   if z.shape[-1] != codebooks.shape[-1]:

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,26 @@ def test_snake_is_a_ramp_and_a_squared_sine():
   alpha = np.float32([0.3, 1.0, 7.0])
   want = x + np.sin(alpha.astype(np.float64) * x) ** 2 / alpha
   np.testing.assert_allclose(F.snake(x, alpha), want, atol=1e-6)
-  # d/dx = 1 + sin(2 alpha x).
-  slope = jax.vmap(jax.grad(lambda x, alpha: F.snake(x, alpha)))(x[0, :3, 1], alpha)
-  np.testing.assert_allclose(slope, 1 + np.sin(2 * alpha * x[0, :3, 1]), atol=1e-5)
+
+
+def test_the_gradient_of_snake_is_its_derivative():
+  rng = np.random.default_rng(0)
+  x, weight = rng.normal(size=(2, 2, 50, 3)).astype(np.float32)
+  alpha = np.float32([0.3, 1.0, 7.0])
+
+  @jax.jit
+  @functools.partial(jax.grad, argnums=(0, 1))
+  def gradients(x, alpha):
+    return jnp.sum(weight * F.snake(x, alpha))
+
+  by_x, by_alpha = gradients(x, alpha)
+  turn, wide = 2 * alpha.astype(np.float64) * x, alpha.astype(np.float64)
+  np.testing.assert_allclose(by_x, weight * (1 + np.sin(turn)), atol=1e-5)
+  want = weight * (x * np.sin(turn) / wide - np.sin(turn / 2) ** 2 / wide**2)
+  np.testing.assert_allclose(by_alpha, want.sum((0, 1)), rtol=1e-4)
+  kept = jax.vjp(F.snake, *(jnp.bfloat16(a) for a in (x, alpha)))[1](jnp.bfloat16(weight))
+  assert [g.dtype for g in kept] == [jnp.bfloat16, jnp.bfloat16]
+  np.testing.assert_allclose(np.float32(kept[1]), by_alpha, rtol=0.05, atol=0.5)
 
 
 def test_snake_is_the_identity_where_alpha_is_zero():

@@ -134,7 +134,7 @@ def test_bad_input_is_named(query):
       ),
       "do not fit: {'k_words': \\(7, 2, 15, 32\\)",
     ),
-    (lambda: decode_attention(query.astype(int), pages, TABLE, LENGTHS), "q must be of a float type"),
+    (lambda: decode_attention(query.astype(int), pages, TABLE, LENGTHS), "q must be of a float"),
     (lambda: decode_attention(query, pages, TABLE, LENGTHS * 1.0), "lengths must be integers"),
     (lambda: make(k, k, bits=4), "hold a multiple of 64 tokens, got 96"),
     (lambda: make(k, k[1:], bits=8), r"got \(2, 96, 2, 8\), \(1, 96, 2, 8\)"),

@@ -190,9 +190,9 @@ def test_wrong_calls_are_refused():
   with pytest.raises(ValueError, match="z has 6 features, codebooks have 7"):
     residual_quantize(grid(2, 6), grid(1, 5, 7))
   for shape in ((1, 0, 7), (0, 5, 7)):
-    with pytest.raises(ValueError, match=r"none of them 0, got shape"):
+    with pytest.raises(ValueError, match="none of them 0, got shape"):
       residual_quantize(grid(2, 7), grid(*shape))
-    with pytest.raises(ValueError, match=r"none of them 0, got shape"):
+    with pytest.raises(ValueError, match="none of them 0, got shape"):
       dequantize(np.zeros((2, shape[0]), np.int32), grid(*shape))
   with pytest.raises(ValueError, match=r"codes \(2, 3\) for 1 codebooks \(1, 5, 7\)"):
     dequantize(np.zeros((2, 3), np.int32), grid(1, 5, 7))
