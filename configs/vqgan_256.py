@@ -5,7 +5,7 @@ Command: python -m launch.train --config configs/vqgan_256.py --workdir DIR \\
 
 Source: https://arxiv.org/abs/2012.09841 and configs/imagenet_vqgan.yaml of its code, whose networks
 are half as wide (`--set codec.net.width=128`). Codebooks are moving averages here and are begun by
-k-means. The perceptual loss needs a network's weights, which do not come with this package: set
+k-means, when the network has learnt for as long as its rate rises. The perceptual loss needs a network's weights, which do not come with this package: set
 `Losses.perceptual_loss` in a file of your own; without one, pixels and the discriminator remain.
 """
 
@@ -34,7 +34,10 @@ def get_config() -> Train:
     adversary=Adversary(
       discriminators=(PatchGAN(dtype=jnp.bfloat16),), optimizer=optimizer, start_step=250_001
     ),
-    quantization=Quantization(kmeans_batches=4, dead_share=0.01, restart_every=100),
+    # Quantized from the start, latents shrink to their entries before they say much of a picture.
+    quantization=Quantization(
+      start_step=1000, kmeans_batches=4, dead_share=0.01, restart_every=100
+    ),
     remat=True,
     compute_dtype=jnp.bfloat16,
     samples_every=2000,

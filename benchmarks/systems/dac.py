@@ -50,7 +50,7 @@ ARMS = {
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", type=pathlib.Path, required=True)
-  parser.add_argument("--steps", type=int, default=600)
+  parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--seeds", type=int, default=3)
   options = parser.parse_args()
   configs = {name: config_of(*arm, options.steps) for name, arm in ARMS.items()}
@@ -84,7 +84,7 @@ def config_of(codec: type[Dac], drawn: tuple[int, ...], num_steps: int) -> Train
     batch_size=8,
     num_steps=num_steps,
     optimizer=Adam(
-      rate=LearningRate(peak=1e-3, warmup_steps=20, cosine=True), b1=0.8, b2=0.99, clip_norm=1000.0
+      rate=LearningRate(peak=3e-4, warmup_steps=20, cosine=True), b1=0.8, b2=0.99, clip_norm=1000.0
     ),
     losses=Losses(mel=15.0, mel_scales=MEL, commitment=0.25, codebook=1.0),
     quantization=Quantization(decay=0.0, active_choices=drawn),
