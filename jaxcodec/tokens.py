@@ -63,7 +63,7 @@ def write(
   read and decode files, None for `bulk.READERS`.
 
   Raises:
-    CodecError: if `out` holds codes of another codec or dataset.
+    CodecError: if `out` holds codes of another codec or dataset, or no sound could be read.
     ValueError: if the codec has no such bitrate.
   """
   if bitrate is not None and bitrate not in codec.bitrates:
@@ -221,6 +221,8 @@ def _finish(out: pathlib.Path, count: int, features) -> None:
     num_bytes += path.stat().st_size
     skipped |= json.loads(_skipped_path(out, shard).read_text())
   atomic.write(out / "skipped.json", (json.dumps(skipped, indent=2) + "\n").encode())
+  if skipped and not any(lengths):
+    raise CodecError(f"none of {len(skipped)} sounds could be read: see {out / 'skipped.json'}")
   template = tfds.core.ShardedFileTemplate(
     data_dir=out, dataset_name=_NAME, split=_SPLIT, filetype_suffix="array_record"
   )

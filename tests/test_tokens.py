@@ -78,6 +78,11 @@ def test_a_wrong_call_ends_with_status_2_and_unusable_data_with_1(sounds, tmp_pa
   assert tokenize.main([*call, str(sounds), "--process", "2", "--processes", "2"]) == 2
   assert tokenize.main([*call, str(sounds), "--bitrate", "7"]) == 2
   assert capsys.readouterr().err.count("\n") == 3
+  broken = tmp_path / "broken"
+  broken.mkdir()
+  (broken / "a.wav").write_bytes(b"RIFF")
+  assert tokenize.main([*call, str(broken)]) == 1
+  assert "none of 1 sounds could be read: see" in capsys.readouterr().err
 
 
 @pytest.mark.slow
