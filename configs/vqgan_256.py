@@ -5,8 +5,9 @@ Command: python -m launch.train --config configs/vqgan_256.py --workdir DIR \\
 
 Source: https://arxiv.org/abs/2012.09841 and configs/imagenet_vqgan.yaml of its code, whose networks
 are half as wide (`--set codec.net.width=128`). Codebooks are moving averages here and are begun by
-k-means, when the network has learnt for as long as its rate rises. The perceptual loss needs a network's weights, which do not come with this package: set
-`Losses.perceptual_loss` in a file of your own; without one, pixels and the discriminator remain.
+k-means, when the network has learnt for as long as its rate rises. The perceptual loss needs a
+network's weights, which do not come with this package: set `Losses.perceptual_loss` in a file of
+your own; without one, pixels and the discriminator remain.
 """
 
 import dataclasses
